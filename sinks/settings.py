@@ -1,0 +1,26 @@
+"""The sinks' part of the settings."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class ClickHouseSettings(BaseModel):
+    """`[clickhouse]`: where rows go, and how they are batched."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dsn: str = Field("", description="clickhouse://user:password@host:8123/database (clickhouses:// for TLS).")
+    group: str = Field("hitstream-clickhouse", description="Consumer group of the writers.")
+    batch_rows: int = Field(10_000, ge=1, description="Rows that end a batch.")
+    batch_seconds: float = Field(0.5, gt=0, description="Seconds that end a batch.")
+
+
+class LiveSettings(BaseModel):
+    """`[live]`: the dashboard's server."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs a token.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the dashboard.")
+    token: SecretStr = Field(SecretStr(""), description="What a browser must present when host is not loopback.")

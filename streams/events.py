@@ -1,0 +1,430 @@
+"""The contract: every record on every Hitstream topic.
+
+A record is a frozen msgspec struct, JSON on the wire, with a `type` field that tells it apart from the others on its
+topic. Unknown fields are ignored and new fields have defaults, so an old reader reads a new record and the other way
+round. `docs/asyncapi.yaml` is generated from this module and from `topics`.
+
+Units and conventions, once for all records:
+
+- `at` is *when it happened* as the market says: KST (+09:00), whole seconds where Kiwoom is the source.
+- `received_at` is *when we knew*: UTC with microseconds, on the product's one clock.
+- Prices are whole won, rates are percent (3.92 means +3.92 %), volumes are shares, values are won, durations seconds.
+- `code` is a stock's six alphanumeric characters (`005930`, `0004V0`); where it was seen on another market than KRX,
+  `exchange` says so (`NXT`, or `AL` for both).
+- `account` says in whose saved list a condition is; `condition` is its *name*, because Kiwoom re-assigns numbers.
+- `id` is the record's identity: two records with one id are one fact said twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, datetime, timedelta, timezone
+from typing import Final, Literal
+
+import msgspec
+
+KST: Final = timezone(timedelta(hours=9), "KST")
+
+Exchange = Literal["KRX", "NXT", "AL"]
+
+
+class HitstreamError(Exception):
+    """Root of the product's errors: one class, one cause, one sentence that says what to do. Exit code 1."""
+
+
+class ConfigError(HitstreamError):
+    """The program was called or configured wrongly; the sentence names the setting. Exit code 2."""
+
+
+def _kebab(name: str) -> str:
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=_kebab):
+    """Base of every record: JSON object with a `type` tag, the class name in kebab-case."""
+
+
+# --- condition-events -------------------------------------------------------------------------------------------------
+
+
+class ConditionEvent(Record, frozen=True, kw_only=True):
+    """A stock entered (`hit`) or left (`exit`) a condition's result, as one REAL entry of type 02 said.
+
+    `id` is `event_id(...)`. `session`, `frame` and `entry` are its provenance: which connection, which frame on it
+    (counted from 1; a gap is loss), which entry in the frame.
+    """
+
+    id: str
+    account: str
+    condition: str
+    seq: str
+    code: str
+    exchange: Exchange = "KRX"
+    action: Literal["hit", "exit"]
+    at: datetime
+    ordinal: int = 0
+    received_at: datetime
+    session: str
+    frame: int
+    entry: int
+
+
+class ConditionSnapshot(Record, frozen=True, kw_only=True):
+    """All members of a condition at one moment: the complete, successful reply to a realtime CNSRREQ.
+
+    It stands in the log where its request was sent: entries received since are published after it. It is state, not a
+    fresh hit. `at` is when the request was sent, `received_at` when the reply was complete.
+    """
+
+    id: str
+    account: str
+    condition: str
+    seq: str
+    codes: tuple[str, ...]
+    at: datetime
+    received_at: datetime
+    session: str
+    frame: int
+
+
+class SearchRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One stock of a one-shot search. Price, change, open, high and low in won; `change_rate` in percent."""
+
+    code: str
+    exchange: Exchange = "KRX"
+    name: str = ""
+    price: int | None = None
+    change: int | None = None
+    change_rate: float | None = None
+    open: int | None = None
+    high: int | None = None
+    low: int | None = None
+    volume: int | None = None
+
+
+class SearchResult(Record, frozen=True, kw_only=True):
+    """One complete one-shot search. `source` says where rows and prices came from.
+
+    `scheduled_for` is the planned time of a scheduled run (`search_at`), None for one that somebody asked for.
+    """
+
+    id: str
+    account: str
+    condition: str
+    seq: str
+    rows: tuple[SearchRow, ...]
+    at: datetime
+    received_at: datetime
+    session: str
+    scheduled_for: datetime | None = None
+    source: Literal["search", "snapshot"] = "search"
+
+
+class Gap(Record, frozen=True, kw_only=True):
+    """A time in which a condition's hits and exits may have been missed: from the last proof of life until `to`."""
+
+    id: str
+    account: str
+    condition: str
+    from_: datetime = msgspec.field(name="from")
+    to: datetime
+    cause: str
+    at: datetime
+    received_at: datetime
+    session: str
+
+
+class Due(Record, frozen=True, kw_only=True):
+    """A deadline that has passed, written into the log so that a replay applies it at the same place.
+
+    `at` is the deadline itself. `kind` says which: `day-end` of (account, condition) on `condition-events`; `hold` or
+    `cooldown` of (account, condition, code), `expiry` of `recommendation_id`, `day-end` of (account, code) on
+    `transitions`. Fields that do not apply are empty.
+    """
+
+    id: str
+    kind: Literal["day-end", "hold", "cooldown", "expiry"]
+    at: datetime
+    account: str
+    condition: str = ""
+    code: str = ""
+    recommendation_id: str = ""
+
+
+# --- transitions ------------------------------------------------------------------------------------------------------
+
+
+class Transition(Record, frozen=True, kw_only=True):
+    """A stock became (`entered`) or ceased to be (`exited`) a member of a condition: the deduplicated stream.
+
+    `entry` counts the visits of the trading `date` from 1. `since` is when this visit began, `dwell` how long it
+    lasted in seconds (exits only). `origin` says how we know: seen in `realtime`, inferred from a `snapshot`, or
+    closed by the `day-end`. `initial` marks what the day's first snapshot showed: state, not news. For an entry that a
+    later snapshot revealed, it happened between `gap_from` and `gap_to`. `event_id` is the record that caused it.
+    """
+
+    id: str
+    account: str
+    condition: str
+    code: str
+    exchange: Exchange = "KRX"
+    kind: Literal["entered", "exited"]
+    origin: Literal["realtime", "snapshot", "day-end"]
+    date: date
+    entry: int
+    at: datetime
+    since: datetime
+    dwell: float | None = None
+    initial: bool = False
+    gap_from: datetime | None = None
+    gap_to: datetime | None = None
+    event_id: str
+    session: str
+    received_at: datetime
+
+
+class SearchReason(Record, frozen=True, kw_only=True):
+    """One stock of a `SearchResult`, keyed by code: a reason that counts until the day ends."""
+
+    id: str
+    account: str
+    condition: str
+    code: str
+    exchange: Exchange = "KRX"
+    name: str = ""
+    date: date
+    at: datetime
+    received_at: datetime
+    price: int | None = None
+    change_rate: float | None = None
+    search_id: str
+    scheduled_for: datetime | None = None
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+class Recommend(Record, frozen=True, kw_only=True):
+    """A person recommends a stock by hand. On `commands`, and once accepted, unchanged on `transitions`."""
+
+    id: str
+    account: str = "main"
+    code: str
+    by: str
+    note: str = ""
+    at: datetime
+    expires_at: datetime | None = None
+
+
+class Withdraw(Record, frozen=True, kw_only=True):
+    """A person withdraws a stock's recommendation. On `commands`, and once accepted, unchanged on `transitions`."""
+
+    id: str
+    account: str = "main"
+    code: str
+    by: str
+    note: str = ""
+    at: datetime
+
+
+# --- recommendations --------------------------------------------------------------------------------------------------
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a stock is recommended, and how much of the score this is.
+
+    `since` is when the current visit (or the search, or the command) began, `visits` how often the stock entered the
+    condition today. `condition` is empty for a manual reason, which has `by` and `note` instead.
+    """
+
+    kind: Literal["condition", "search", "manual"]
+    condition: str = ""
+    algorithm_id: str = ""
+    since: datetime
+    visits: int = 1
+    score: float
+    by: str = ""
+    note: str = ""
+
+
+class Recommendation(Record, frozen=True, kw_only=True):
+    """One revision of a recommendation of a stock.
+
+    `recommendation_id` is one opening, `revision` counts from 1 within it, `id` is the two together. `state` is what
+    this revision left it in, `cause` why the revision was made: `threshold` (opened by score), `command` (opened by a
+    person), `reason` (a reason came, went or changed), `score` (fell below the threshold), `expired`, `withdrawn`,
+    `day-end`. `cause_id` is the record that caused it.
+    """
+
+    id: str
+    recommendation_id: str
+    revision: int
+    account: str
+    code: str
+    date: date
+    state: Literal["open", "closed"]
+    cause: Literal["threshold", "command", "reason", "score", "expired", "withdrawn", "day-end"]
+    cause_id: str
+    rule: str
+    score: float
+    threshold: float
+    reasons: tuple[Reason, ...]
+    opened_at: datetime
+    at: datetime
+    expires_at: datetime | None = None
+    received_at: datetime
+
+
+# --- stocks, quotes, bars ---------------------------------------------------------------------------------------------
+
+
+class Stock(Record, frozen=True, kw_only=True):
+    """A listed stock, from ka10099 at login. `previous_close` in won, None where the list has none."""
+
+    code: str
+    name: str
+    market: str
+    previous_close: int | None = None
+    received_at: datetime
+
+
+class Quote(Record, frozen=True, kw_only=True):
+    """A stock's price: the last, and what happened since the quote before.
+
+    `high`, `low`, `volume` and `trades` cover the time since the previous `Quote` of this code, so that conflation
+    loses no extreme; `change_rate` is against the previous close; `day_volume` is cumulative.
+    """
+
+    code: str
+    exchange: Exchange = "KRX"
+    at: datetime
+    received_at: datetime
+    price: int
+    high: int
+    low: int
+    volume: int
+    trades: int
+    change_rate: float | None = None
+    day_volume: int | None = None
+    session: str = ""
+
+
+class Bar(Record, frozen=True, kw_only=True):
+    """A minute (`1m`) or daily (`1d`) bar fetched after the close. `at` is its start; `value` in won."""
+
+    code: str
+    interval: Literal["1m", "1d"]
+    at: datetime
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    value: int | None = None
+    received_at: datetime
+
+
+# --- status, frames, dead letters -------------------------------------------------------------------------------------
+
+
+class Status(Record, frozen=True, kw_only=True):
+    """What one component is doing. Keyed by `component`, so the last one of each is what is true now.
+
+    `component` is `session/<account>/<producer>`, `subscription/<account>/<producer>/<condition>`, or
+    `<role>/<instance>`. `state` is a word of that kind's own (a subscription: `disconnected`, `listing`, `requested`,
+    `live`, `refused`, `unanswered`, `missing`, `displaced`, `resting`), in force since `since` because of `cause`.
+    `proof_of_life` is when the component last showed that it is alive.
+    """
+
+    component: str
+    kind: Literal["session", "subscription", "worker", "sink", "diagnosis"]
+    state: str
+    cause: str = ""
+    since: datetime
+    at: datetime
+    account: str = ""
+    condition: str = ""
+    session: str = ""
+    proof_of_life: datetime | None = None
+    last_frame: datetime | None = None
+    last_ping: datetime | None = None
+    members: int | None = None
+    figures: dict[str, float] = {}
+
+
+class Frame(Record, frozen=True, kw_only=True):
+    """One raw frame as received (`in`) or sent (`out`) on a connection, numbered from 1 per direction, masked."""
+
+    connection: str
+    number: int
+    direction: Literal["in", "out"]
+    at: datetime
+    text: str
+
+
+class DeadLetter(Record, frozen=True, kw_only=True):
+    """A record that could not be read or applied: its untouched bytes (base64 in JSON), where it stood, and why."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = None
+    reason: str
+    component: str
+    at: datetime
+
+
+# --- reading, writing, identity ---------------------------------------------------------------------------------------
+
+ConditionRecord = ConditionEvent | ConditionSnapshot | SearchResult | Gap | Due
+StockRecord = Transition | SearchReason | Recommend | Withdraw | Due
+Command = Recommend | Withdraw
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(record: Record) -> bytes:
+    """One record as the JSON bytes that go on a topic."""
+    return _encoder.encode(record)
+
+
+def condition_key(account: str, condition: str) -> bytes:
+    """Kafka key of everything that is said of one condition."""
+    return f"{account}/{condition}".encode()
+
+
+def identity(*parts: object) -> str:
+    """A stable 128-bit identity of a fact, as 32 hex digits."""
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def event_id(account: str, condition: str, code: str, action: str, at: datetime, ordinal: int) -> str:
+    """Identity of a hit or exit: the same from every producer, restart and replay.
+
+    `at` carries the trading date and Kiwoom's whole second; `ordinal` counts equal tuples within one connection.
+    """
+    return identity(
+        "event", account, condition, code, action, at.astimezone(KST).isoformat(timespec="seconds"), ordinal
+    )
+
+
+def transition_id(account: str, condition: str, code: str, day: date, entry: int, kind: str) -> str:
+    """Identity of a transition: the n-th visit of a stock to a condition on a trading date, entered or exited."""
+    return identity("transition", account, condition, code, day.isoformat(), entry, kind)
+
+
+def revision_id(recommendation_id: str, revision: int) -> str:
+    """Identity of one revision of one opening of a recommendation."""
+    return f"{recommendation_id}-{revision}"
+
+
+def trading_date(at: datetime) -> date:
+    """The trading date of a moment: its calendar date in KST."""
+    return at.astimezone(KST).date()
+
+
+def day_end(day: date) -> datetime:
+    """The deadline of a trading date: midnight KST at its end."""
+    return datetime(day.year, day.month, day.day, tzinfo=KST) + timedelta(days=1)

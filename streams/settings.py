@@ -1,0 +1,41 @@
+"""The streams' part of the settings: what a condition is worth, and when a stock is recommended."""
+
+from __future__ import annotations
+
+from datetime import time
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ConditionRule(BaseModel):
+    """The streams' part of one `[[conditions]]`: how its memberships count."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, description="The condition's name in the HTS.")
+    weight: float = Field(1.0, description="What a membership adds to a stock's score.")
+    hold: float = Field(0.0, ge=0, description="Seconds that a stock must stay before the membership counts.")
+    cooldown: float = Field(0.0, ge=0, description="Seconds in which a re-entry restores the reason as the same visit.")
+    window: tuple[time, time] | None = Field(
+        None, description='A visit that begins outside it never counts, e.g. ["09:00", "15:20"] KST.'
+    )
+    algorithm_id: str = Field("", description="algorithm_id in rec_stocks; empty: the condition's name.")
+
+
+class RecommendSettings(BaseModel):
+    """`[recommend]`: when a score is a recommendation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rule: str = Field("sum", description="Scoring rule by name (entry point group `hitstream.rules`).")
+    threshold: float = Field(1.0, gt=0, description="Score at which a recommendation opens, and below which it closes.")
+    expiry: float = Field(0.0, ge=0, description="Seconds after which an open recommendation expires; 0 never.")
+
+
+class StreamSettings(BaseModel):
+    """`[stream]`: the worker."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    app_id: str = Field("hitstream-streams", description="Consumer group of the workers.")
+    state_dir: str = Field("", description="Folder of the worker's local files; empty: a temporary one.")
