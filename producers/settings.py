@@ -12,24 +12,14 @@ class KiwoomSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rest_url: str = Field(
-        "", description="REST address, e.g. https://api.kiwoom.com (paper: https://mockapi.kiwoom.com)."
-    )
-    websocket_url: str = Field(
-        "", description="WebSocket address, e.g. wss://api.kiwoom.com:10000/api/dostk/websocket."
-    )
-    app_key: SecretStr = Field(
-        SecretStr(""), description="App key of the Open REST API; or HITSTREAM_KIWOOM__APP_KEY_FILE."
-    )
-    secret_key: SecretStr = Field(SecretStr(""), description="Its secret key; or HITSTREAM_KIWOOM__SECRET_KEY_FILE.")
-    account: str = Field(
-        "main", pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the account whose saved conditions these are."
-    )
-    hours: Literal["market", "always"] = Field(
-        "market", description="`market` rests outside trading hours, `always` never."
-    )
+    rest_url: str = Field("", description="REST address: https://api.kiwoom.com, paper https://mockapi.kiwoom.com.")
+    websocket_url: str = Field("", description="WebSocket address: wss://api.kiwoom.com:10000/api/dostk/websocket.")
+    app_key: SecretStr = Field(SecretStr(""), description="App key of the Open REST API.")
+    secret_key: SecretStr = Field(SecretStr(""), description="The app key's secret key.")
+    account: str = Field("main", pattern=r"^[A-Za-z0-9_.-]+$", description="Account whose saved conditions these are.")
+    hours: Literal["market", "always"] = Field("market", description="`market` rests outside trading hours.")
     stex_tp: Literal["K", "N", "A", ""] = Field(
-        "K", description="Exchange of a condition request: K KRX, N NXT, A both, empty leaves it out."
+        "K", description="Exchange asked: K KRX, N NXT, A both, empty leaves it out."
     )
 
 

@@ -1,0 +1,85 @@
+"""What a browser is told: the shapes of the live stream and of the HTTP API.
+
+The contract between the hub and the page (`web/src/lib/contract.ts` mirrors it). `/api/live` sends, as server-sent
+events with ids `epoch-number`:
+
+- `event: snapshot`, data `Snapshot`: the whole state; sent first, and whenever a browser can't be brought up to date
+  by deltas.
+- `event: delta`, data `Delta`: what changed, in order. Each change replaces what the page holds under the same key.
+- `event: heartbeat`, data `Heartbeat`, about once a second, without an id.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from streams.events import Recommendation, Status, Transition
+
+
+class RecommendationView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="recommendation"):
+    """The latest revision of a recommendation (key: `recommendation.recommendation_id`), with the stock's name."""
+
+    name: str
+    market: str
+    previous_close: int | None = None
+    recommendation: Recommendation
+
+
+class FeedItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="feed"):
+    """One line of the feed (key: `transition.id`): a stock entered or left a condition."""
+
+    name: str
+    transition: Transition
+
+
+class ConditionView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="condition"):
+    """One condition (key: `account/condition`): its counts today and the state of its subscription.
+
+    `status` is that of the producer whose subscription is best off, None where none has reported yet.
+    """
+
+    account: str
+    condition: str
+    members: int
+    entered: int
+    exited: int
+    last_at: datetime | None = None
+    status: Status | None = None
+
+
+class ComponentView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="component"):
+    """A session, worker, sink or diagnosis (key: `status.component`)."""
+
+    status: Status
+
+
+Change = RecommendationView | FeedItem | ConditionView | ComponentView
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole state: today's recommendations (open, and closed today), the newest lines of the feed (oldest first),
+    conditions and components. `now` is the product's clock, which runs `speed` times as fast as the wall's."""
+
+    epoch: str
+    number: int
+    now: datetime
+    speed: float
+    recommendations: tuple[RecommendationView, ...]
+    feed: tuple[FeedItem, ...]
+    conditions: tuple[ConditionView, ...]
+    components: tuple[ComponentView, ...]
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes since the event before, oldest first."""
+
+    now: datetime
+    changes: tuple[Change, ...]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """The server is alive and this was its clock."""
+
+    now: datetime
