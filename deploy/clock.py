@@ -33,5 +33,4 @@ class Clock:
 
     async def sleep_until(self, at: datetime) -> None:
         """Return when market time has reached `at`."""
-        while (left := (at - self.now()).total_seconds()) > 0:
-            await asyncio.sleep(left / self.speed)
+        await asyncio.sleep(max(0.0, (at - self.now()).total_seconds() / self.speed))
