@@ -1,0 +1,71 @@
+# The commands of this project. `make up` runs the product, `make test` passes its tests; both do all the set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+WEB := sinks/live/web
+
+.PHONY: help setup up test check format bench docs lock clean
+
+help:
+	@echo "make up      run everything on this machine (Ctrl-C stops it)"
+	@echo "make test    run the tests"
+	@echo "make check   formatting, lint, types"
+	@echo "make bench   benchmarks"
+	@echo "make docs    write docs/asyncapi.yaml and hitstream.example.toml anew"
+	@echo "make lock    resolve the dependencies anew"
+
+setup: .venv/.installed $(WEB)/dist/.built
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Hitstream needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Use make PYTHON=python3.12 …"; exit 1; }
+	@echo "· Python packages into .venv (first time: about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(WEB)/node_modules/.installed: $(WEB)/package-lock.json
+	@command -v npm >/dev/null || { echo "The dashboard is built with Node.js 20 or newer; install it (https://nodejs.org)."; exit 1; }
+	@echo "· dashboard packages"
+	@cd $(WEB) && npm ci --silent --no-progress
+	@touch $@
+
+$(WEB)/dist/.built: $(WEB)/node_modules/.installed $(shell find $(WEB)/src $(WEB)/public -type f 2>/dev/null) $(wildcard $(WEB)/*.json $(WEB)/*.ts $(WEB)/*.js $(WEB)/index.html)
+	@echo "· dashboard"
+	@cd $(WEB) && npm run --silent build -- --logLevel warn
+	@touch $@
+
+up: setup
+	@exec $(BIN)/hitstream up $(ARGS)
+
+test: setup
+	@sh tests/browser.sh
+	@cd $(WEB) && npm test --silent
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@cd $(WEB) && npm run --silent check
+
+format: .venv/.installed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup
+	@$(BIN)/python -m pytest tests/benchmarks --override-ini python_files='bench_*.py' -s --timeout=0 $(ARGS)
+
+docs: .venv/.installed
+	@$(BIN)/python -m deploy.asyncapi
+	@$(BIN)/hitstream config --example > hitstream.example.toml
+
+# Universal (every platform) and with hashes; without index addresses, so that pip uses the machine's own.
+lock:
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --all-extras pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv $(WEB)/node_modules $(WEB)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,372 @@
+"""The `hitstream` command.
+
+Every command takes `--config FILE`, ends with 0 (done), 1 (failed) or 2 (called wrongly), and says what is wrong in one
+sentence. What a command needs is imported when it runs, so that a role starts quickly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from streams.events import ConfigError, HitstreamError
+
+from . import roles
+from .clock import Clock
+from .settings import Settings, example, load, origins
+from .supervisor import watch_lifeline
+
+app = App(
+    name="hitstream",
+    help="Kiwoom condition searches (조건검색) as events, recommendations, rows and a live dashboard.",
+    version=lambda: version("hitstream"),
+)
+sink = App(name="sink", help="Run one sink: clickhouse or live.")
+local = App(name="local", help="Run one of the three local servers alone: kafka, clickhouse or kiwoom.")
+app.command(sink)
+app.command(local)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """What every command takes.
+
+    Parameters
+    ----------
+    config
+        Settings file (default: ./hitstream.toml if it is there).
+    """
+
+    config: Path | None = None
+
+
+_COMMON = Common()
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
+Port = Annotated[int | None, Parameter(name="--port", help="Port to listen on, instead of the configured one.")]
+
+
+@app.command
+def up(*, live: bool = False, common: Common = _COMMON) -> int:
+    """Run everything on this machine, with a local server for whatever address is not configured.
+
+    Parameters
+    ----------
+    live
+        Use the real account (kiwoom.app_key) instead of the simulated market.
+    """
+    from rich.console import Console
+
+    from . import up as product
+
+    settings = load(common.config)
+    return asyncio.run(product.up(settings, live=live, config=common.config, console=Console()))
+
+
+@app.command
+def produce(*, common: Common = _COMMON) -> int:
+    """Keep the conditions open and publish every hit and exit to Kafka."""
+    settings = load(common.config)
+    _need(settings.kiwoom.rest_url, "kiwoom.rest_url", "https://api.kiwoom.com")
+    _need(settings.kiwoom.websocket_url, "kiwoom.websocket_url", "wss://api.kiwoom.com:10000/api/dostk/websocket")
+    _need(settings.kiwoom.app_key.get_secret_value(), "kiwoom.app_key", "the app key of the Open REST API")
+    _need(settings.kiwoom.secret_key.get_secret_value(), "kiwoom.secret_key", "the secret key that belongs to it")
+    if not settings.conditions:
+        raise ConfigError("No condition is configured; add [[conditions]] with the name of a saved condition search.")
+    from producers.service import produce as role
+
+    return _run(
+        "produce",
+        settings,
+        lambda ready: role(
+            kiwoom=settings.kiwoom,
+            conditions=settings.conditions,
+            bootstrap_servers=_bootstrap(settings),
+            now=_clock(settings).now,
+            ready=ready,
+            state_dir=settings.local.data_dir / "producer",
+        ),
+    )
+
+
+@app.command
+def stream(*, common: Common = _COMMON) -> int:
+    """Deduplicate hits and exits, and derive recommendations (Faust worker)."""
+    settings = load(common.config)
+    from streams.app import work
+
+    return _run(
+        "stream",
+        settings,
+        lambda ready: work(
+            bootstrap_servers=_bootstrap(settings),
+            conditions=settings.conditions,
+            recommend=settings.recommend,
+            stream=settings.stream,
+            now=_clock(settings).now,
+            ready=ready,
+        ),
+    )
+
+
+@sink.command(name="clickhouse")
+def sink_clickhouse(*, common: Common = _COMMON) -> int:
+    """Write every record to ClickHouse."""
+    settings = load(common.config)
+    _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
+    from sinks.clickhouse.writer import run as role
+
+    return _run(
+        "clickhouse-sink",
+        settings,
+        lambda ready: role(
+            settings=settings.clickhouse,
+            bootstrap_servers=_bootstrap(settings),
+            now=_clock(settings).now,
+            ready=ready,
+        ),
+    )
+
+
+@sink.command(name="live")
+def sink_live(*, common: Common = _COMMON) -> int:
+    """Serve the dashboard and its live stream."""
+    settings = load(common.config)
+    from sinks.live.server import run as role
+
+    return _run(
+        "live",
+        settings,
+        lambda ready: role(
+            settings=settings.live,
+            bootstrap_servers=_bootstrap(settings),
+            now=_clock(settings).now,
+            speed=settings.clock.speed,
+            ready=ready,
+        ),
+    )
+
+
+@local.command(name="kafka")
+def local_kafka(
+    *, port: Port = None, engine: Literal["auto", "apache", "noida"] | None = None, common: Common = _COMMON
+) -> int:
+    """A local Kafka: Apache Kafka where Java 17 and its jars can be had, else noida-db.
+
+    Parameters
+    ----------
+    engine
+        Which of the two, instead of the configured one.
+    """
+    settings = load(common.config)
+    from .local import kafka
+
+    return _run(
+        "kafka",
+        settings,
+        lambda ready: kafka.serve(
+            host="127.0.0.1",
+            port=settings.local.kafka_port if port is None else port,
+            data_dir=settings.local.data_dir / "kafka",
+            engine=engine or settings.local.kafka_engine,
+            report=_say,
+            ready=ready,
+        ),
+    )
+
+
+@local.command(name="clickhouse")
+def local_clickhouse(*, port: Port = None, common: Common = _COMMON) -> int:
+    """A local ClickHouse: the engine in this process behind ClickHouse's HTTP interface."""
+    settings = load(common.config)
+    from .local import clickhouse
+
+    return _run(
+        "clickhouse",
+        settings,
+        lambda ready: clickhouse.serve(
+            host="127.0.0.1",
+            port=settings.local.clickhouse_port if port is None else port,
+            data_dir=settings.local.data_dir / "clickhouse",
+            ready=ready,
+        ),
+    )
+
+
+@local.command(name="kiwoom")
+def local_kiwoom(
+    *, port: Port = None, seed: int | None = None, speed: float | None = None, common: Common = _COMMON
+) -> int:
+    """A simulated Kiwoom: REST and WebSocket, a market that moves, eight saved conditions.
+
+    Parameters
+    ----------
+    seed
+        The same seed gives the same day.
+    speed
+        Market seconds per real second.
+    """
+    settings = load(common.config)
+    if speed is not None and not 0 < speed <= 3600:
+        raise ConfigError("--speed must be above 0 and at most 3600.")
+    clock = _clock(settings)
+    from .local import kiwoom
+
+    return _run(
+        "kiwoom",
+        settings,
+        lambda ready: kiwoom.serve(
+            host="127.0.0.1",
+            port=settings.local.kiwoom_port if port is None else port,
+            seed=settings.local.market_seed if seed is None else seed,
+            clock=clock if speed is None else Clock(clock.start, speed, clock.anchor),
+            state_dir=settings.local.data_dir / "kiwoom",
+            hours=settings.local.market_hours,
+            activity=settings.local.market_activity,
+            ready=ready,
+        ),
+    )
+
+
+@app.command
+def topics(*, check: bool = False, as_json: Json = False, common: Common = _COMMON) -> int:
+    """Create the topics, and verify those that are there.
+
+    Parameters
+    ----------
+    check
+        Change nothing; exit code 1 if something is missing or differs.
+    """
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    from .topics import ensure
+
+    report = asyncio.run(ensure(_bootstrap(load(common.config)), check=check))
+    if as_json:
+        _say(msgspec.json.encode(report).decode())
+    else:
+        table = Table("topic", "state")
+        for state in ("created", "verified", "missing", "drift"):
+            found = getattr(report, state)
+            for name in found:
+                table.add_row(name, f"{state}: {found[name]}" if isinstance(found, dict) else state)
+        Console().print(table)
+    return 1 if check and (report.missing or report.drift) else 0
+
+
+@app.command
+def migrate(*, check: bool = False, as_json: Json = False, common: Common = _COMMON) -> int:
+    """Bring ClickHouse's tables up to date.
+
+    Parameters
+    ----------
+    check
+        Change nothing; exit code 1 if a migration is pending.
+    """
+    from sinks.clickhouse.migrate import migrate as bring_up
+
+    settings = load(common.config)
+    _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
+    names = bring_up(settings.clickhouse, check=check)
+    word = "pending" if check else "applied"
+    if as_json:
+        _say(json.dumps({word: names}))
+    else:
+        _say("\n".join(f"{word}: {name}" for name in names) or "The tables are up to date.")
+    return 1 if check and names else 0
+
+
+@app.command
+def config(
+    *,
+    show_example: Annotated[bool, Parameter(name="--example", negative=())] = False,
+    as_json: Json = False,
+    common: Common = _COMMON,
+) -> int:
+    """Print what is in force and where each value came from.
+
+    Parameters
+    ----------
+    show_example
+        Print an annotated example of hitstream.toml instead.
+    """
+    if show_example:
+        _say(example().rstrip())
+        return 0
+    from urllib.parse import urlsplit
+
+    from rich.console import Console
+    from rich.table import Table
+
+    settings, sources = load(common.config), origins(common.config)
+    values = settings.model_dump(mode="json")
+    values["clickhouse"]["dsn"] = _masked(values["clickhouse"]["dsn"], urlsplit(values["clickhouse"]["dsn"]).password)
+    flat = {key: values[key.split(".")[0]][key.split(".")[1]] if "." in key else values[key] for key in sources}
+    if as_json:
+        _say(json.dumps({k: {"value": v, "from": sources[k]} for k, v in flat.items()}, ensure_ascii=False))
+    else:
+        table = Table("setting", "value", "from")
+        for key, value in flat.items():
+            shown = ", ".join(row["name"] for row in value) if key == "conditions" else value
+            table.add_row(key, "" if shown is None else str(shown), sources[key])
+        Console().print(table)
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `hitstream` program."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    watch_lifeline()
+    try:
+        code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return 2
+    except HitstreamError as error:
+        return roles.fail(" ".join(word for word in arguments[:1] if not word.startswith("-")), error)
+    except KeyboardInterrupt:
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _run(name: str, settings: Settings, role: Callable[[roles.Ready], Coroutine[Any, Any, None]]) -> int:
+    return roles.run(name, settings, role)
+
+
+def _bootstrap(settings: Settings) -> str:
+    _need(settings.kafka.bootstrap_servers, "kafka.bootstrap_servers", "127.0.0.1:9092")
+    return settings.kafka.bootstrap_servers
+
+
+def _need(value: str, key: str, for_example: str) -> None:
+    if not value:
+        name = f"HITSTREAM_{key.upper().replace('.', '__')}"
+        raise ConfigError(f"{key} is not set; put it into hitstream.toml or {name} (for example: {for_example}).")
+
+
+def _clock(settings: Settings) -> Clock:
+    return Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
+
+
+def _masked(text: str, secret: str | None) -> str:
+    return text.replace(f":{secret}@", ":**********@") if secret else text
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

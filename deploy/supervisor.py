@@ -1,0 +1,208 @@
+"""Start the roles as child processes, restart one that dies, and stop them all in order.
+
+A child runs in a process group of its own, so that Ctrl-C on the terminal reaches the supervisor alone and the stop
+happens in order. Each child holds the reading end of a pipe (`LIFELINE`) whose writing end only the supervisor has:
+however the supervisor dies, the children see the end of that pipe and leave.
+
+What a child prints goes to its log file; warnings and errors are shown too, with the child's name before them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from streams.events import HitstreamError
+
+LIFELINE: Final = "_HITSTREAM_LIFELINE"
+_BACKOFF: Final = (0.5, 15.0)
+_PROVED: Final = 60.0
+_LOG_BYTES: Final = 10_000_000
+
+Say = Callable[[str], None]
+
+
+class RoleFailed(HitstreamError):
+    """A role ended and a restart would not help; the sentence is what the role said last."""
+
+    def __init__(self, name: str, code: int, words: str) -> None:
+        super().__init__(words.removeprefix(f"hitstream {name}: ") or f"{name} ended with exit code {code}.")
+        self.code = code
+
+
+class Child:
+    """One role's process.
+
+    Args:
+        name: what it is called in messages.
+        arguments: the `hitstream` command line, without the program.
+        environment: the whole environment of the process.
+        log: file that takes what it prints; the one before is kept as `….1`.
+        health: loopback port on which it answers `/readyz`.
+        say: prints one line for the person at the terminal.
+        spoken: whether what it prints on stdout is for that person too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        health: int,
+        say: Say,
+        *,
+        spoken: bool = False,
+    ) -> None:
+        self.name = name
+        self.health = health
+        self.restarts = 0
+        self.ready = asyncio.Event()
+        self.last_words = ""
+        self._arguments = arguments
+        self._environment = environment
+        self._log = log
+        self._say = say
+        self._spoken = spoken
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def run(self, *, once_ready: bool = False) -> None:
+        """Keep the process running until it is stopped.
+
+        Args:
+            once_ready: a failure before it has ever been ready is final (a local server whose port is taken).
+
+        Raises:
+            RoleFailed: it was called wrongly, or `once_ready` applies.
+        """
+        delay = _BACKOFF[0]
+        while True:
+            started = time.monotonic()
+            code = await self._run_once()
+            if self._stopping:
+                return
+            if code == 2 or (once_ready and not self.ready.is_set()):
+                raise RoleFailed(self.name, code, self.last_words)
+            if time.monotonic() - started > _PROVED:
+                delay = _BACKOFF[0]
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            words = f" – {self.last_words.removeprefix(f'hitstream {self.name}: ')}" if code == 1 else ""
+            self._say(f"[yellow]{self.name} {how}{words}; it starts again in {delay:.1f} s[/]")
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _BACKOFF[1])
+            self.restarts += 1
+
+    async def wait_ready(self, client: httpx.AsyncClient) -> None:
+        """Return when the process has answered `/readyz` with 200."""
+        while not self.ready.is_set():
+            if await self.readiness(client) is None:
+                self.ready.set()
+            else:
+                await asyncio.sleep(0.05)
+
+    async def readiness(self, client: httpx.AsyncClient) -> str | None:
+        """None if the process says that it is ready, else why not."""
+        try:
+            answer = await client.get(f"http://127.0.0.1:{self.health}/readyz", timeout=2.0)
+        except httpx.HTTPError:
+            return "not running" if self.pid is None else "starting"
+        return None if answer.status_code == 200 else answer.text.strip()
+
+    async def stop(self, grace: float) -> None:
+        """Ask the process to leave, and end it (and its process group) when `grace` seconds are over."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(grace):
+                await process.wait()
+        except TimeoutError:
+            self._say(f"[yellow]{self.name} did not stop within {grace:.0f} s and was killed[/]")
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    async def _run_once(self) -> int:
+        self.last_words = ""
+        lifeline, held = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "deploy.cli",
+                *self._arguments,
+                env=self._environment | {LIFELINE: str(lifeline)},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=(lifeline,),
+            )
+            os.close(lifeline)
+            assert self._process.stdout is not None
+            assert self._process.stderr is not None
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(self._process.stdout, spoken=self._spoken))
+                group.create_task(self._pump(self._process.stderr, spoken=False))
+            return await self._process.wait()
+        finally:
+            os.close(held)
+
+    async def _pump(self, stream: asyncio.StreamReader, *, spoken: bool) -> None:
+        """Copy lines to the log file, and what a person should see to the terminal."""
+        while True:
+            try:
+                line = await stream.readline()
+            except ValueError:  # a line longer than the reader's limit: its parts are dropped, the pipe stays open
+                continue
+            if not line:
+                return
+            self._write(line)
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                self.last_words = text
+            if spoken:
+                self._say(f"[dim]{self.name}: {text}[/]")
+            elif "[warning" in text or "[error" in text or "[critical" in text:
+                self._say(f"[yellow]{self.name}[/] {text}")
+
+    def _write(self, line: bytes) -> None:
+        if self._log.exists() and self._log.stat().st_size > _LOG_BYTES:
+            self._log.replace(self._log.with_suffix(".log.1"))
+        with self._log.open("ab") as file:
+            file.write(line)
+
+
+def watch_lifeline() -> None:
+    """In a child: leave as on SIGTERM when the supervisor is gone. Without a supervisor it does nothing."""
+    descriptor = os.environ.pop(LIFELINE, "")
+    if not descriptor:
+        return
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(int(descriptor), 1):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    os.set_inheritable(int(descriptor), False)
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()

@@ -1,0 +1,337 @@
+"""`hitstream up`: the whole product on this machine.
+
+Local servers for whatever address is not configured, then the topics, then the roles, supervised; at the end the
+dashboard's address. The roles are told three addresses and know nothing about what stands behind them.
+
+Stopping goes the way the data goes: first the producer (it takes its leave of Kiwoom and flushes), then the worker and
+the sinks, then the servers, all within ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+
+from streams.events import KST, ConfigError, HitstreamError
+
+from .clock import Clock
+from .settings import PREFIX, Settings
+from .supervisor import Child
+
+LIVE_REST: Final = "https://api.kiwoom.com"
+LIVE_WEBSOCKET: Final = "wss://api.kiwoom.com:10000/api/dostk/websocket"
+LOCAL_KEY: Final = "local-app-key"
+LOCAL_SECRET: Final = "local-secret-key"  # noqa: S105 – the simulated market's, known to all
+# The local market's own conditions, for a start without a settings file: a stock that is in two at once is recommended.
+LOCAL_CONDITIONS: Final = (
+    {"name": "신고가 돌파", "weight": 1.0, "hold": 3, "cooldown": 60, "algorithm_id": "1"},
+    {"name": "대왕개미단타", "weight": 1.0, "hold": 3, "cooldown": 60, "algorithm_id": "2"},
+)
+
+_STAGES: Final = (("produce", 3.0), ("stream", 3.0), ("sinks", 3.0), ("servers", 4.0))
+
+
+class PortInUse(HitstreamError):
+    """A port that `up` needs is taken."""
+
+
+class AlreadyUp(HitstreamError):
+    """Another `up` keeps its data in the same folder."""
+
+
+async def up(settings: Settings, *, live: bool, config: Path | None, console: Console) -> int:
+    """Run everything until SIGINT or SIGTERM; returns the exit code.
+
+    Args:
+        settings: what is in force.
+        live: use the real account instead of the local market.
+        config: the settings file, handed on to the roles.
+        console: where progress is shown.
+
+    Raises:
+        HitstreamError: something is in the way; one sentence.
+    """
+    plan = _Plan(settings, live=live)
+    with _folder(settings.local.data_dir) as folder:
+        plan.refuse_taken_ports()
+        return await _Up(plan, folder, config, console).run()
+
+
+class _Plan:
+    """Which servers are ours, and the environment that tells the roles where everything is."""
+
+    def __init__(self, settings: Settings, *, live: bool) -> None:
+        self.settings = settings
+        local = settings.local
+        kiwoom = settings.kiwoom
+        self.live = live or bool(kiwoom.websocket_url)
+        self.kafka = not settings.kafka.bootstrap_servers
+        self.clickhouse = not settings.clickhouse.dsn
+        self.market = not self.live
+        if bool(kiwoom.websocket_url) != bool(kiwoom.rest_url):
+            raise ConfigError("Set both kiwoom.rest_url and kiwoom.websocket_url, or neither.")
+        if self.live and not (kiwoom.app_key.get_secret_value() and kiwoom.secret_key.get_secret_value()):
+            raise ConfigError(
+                "The real account needs kiwoom.app_key and kiwoom.secret_key; set HITSTREAM_KIWOOM__APP_KEY_FILE and "
+                "HITSTREAM_KIWOOM__SECRET_KEY_FILE to the files that hold them."
+            )
+        if self.live and not settings.conditions:
+            raise ConfigError(
+                "No condition is configured; add [[conditions]] with the name of a saved condition search to "
+                "hitstream.toml (`hitstream config --example` shows how)."
+            )
+        self.bootstrap = settings.kafka.bootstrap_servers or f"127.0.0.1:{local.kafka_port}"
+        self.environment: dict[str, str] = {}
+        if self.kafka:
+            self._set("kafka__bootstrap_servers", self.bootstrap)
+        if self.clickhouse:
+            self._set("clickhouse__dsn", f"clickhouse://127.0.0.1:{local.clickhouse_port}/hitstream")
+        if self.market:
+            self._set("kiwoom__rest_url", f"http://127.0.0.1:{local.kiwoom_port}")
+            self._set("kiwoom__websocket_url", f"ws://127.0.0.1:{local.kiwoom_port}/api/dostk/websocket")
+            self._set("kiwoom__app_key", LOCAL_KEY)
+            self._set("kiwoom__secret_key", LOCAL_SECRET)
+            self._set("kiwoom__hours", "always")
+            if not settings.conditions:
+                self._set("conditions", json.dumps(LOCAL_CONDITIONS, ensure_ascii=False))
+                self._set("recommend__threshold", "2.0")
+        elif not kiwoom.websocket_url:
+            self._set("kiwoom__rest_url", LIVE_REST)
+            self._set("kiwoom__websocket_url", LIVE_WEBSOCKET)
+
+    @property
+    def dashboard(self) -> str:
+        """The address to open in a browser."""
+        return f"http://{self.settings.live.host}:{self.settings.live.port}"
+
+    def set_clock(self, clock: Clock) -> None:
+        """Give every role the same clock."""
+        self._set("clock__start", clock.start.isoformat())
+        self._set("clock__anchor", clock.anchor.isoformat())
+        self._set("clock__speed", repr(clock.speed))
+
+    def refuse_taken_ports(self) -> None:
+        """Raise PortInUse if something already listens where we are going to."""
+        local = self.settings.local
+        wanted = [
+            (self.kafka, "127.0.0.1", local.kafka_port, "the local Kafka", "local.kafka_port"),
+            (self.clickhouse, "127.0.0.1", local.clickhouse_port, "the local ClickHouse", "local.clickhouse_port"),
+            (self.market, "127.0.0.1", local.kiwoom_port, "the local market", "local.kiwoom_port"),
+            (True, self.settings.live.host, self.settings.live.port, "the dashboard", "live.port"),
+        ]
+        for ours, host, port, what, setting in wanted:
+            if ours and port and _taken(host, port):
+                raise PortInUse(
+                    f"Port {port}, which {what} needs, is taken by another program; stop that one, or choose another "
+                    f"port with {setting} (HITSTREAM_{setting.upper().replace('.', '__')})."
+                )
+
+    def _set(self, key: str, value: str) -> None:
+        self.environment[f"{PREFIX}{key.upper()}"] = value
+
+
+class _Up:
+    """One run of `up`: the children by stage, and the order of their lives."""
+
+    def __init__(self, plan: _Plan, folder: Path, config: Path | None, console: Console) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.console = console
+        self.stages: dict[str, list[Child]] = {name: [] for name, _ in _STAGES}
+        self._config = ["--config", str(config.resolve())] if config else []
+        self._clock = _resume_clock(plan.settings, folder)
+        self._started = time.monotonic()
+        self._ports = _free_ports(8)
+        plan.set_clock(self._clock)
+
+    async def run(self) -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        failure: HitstreamError | None = None
+        try:
+            async with asyncio.TaskGroup() as group, httpx.AsyncClient() as client:
+                work = group.create_task(self._work(group, client))
+                stopped = group.create_task(stop.wait())
+                await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+                work.cancel()
+                self._say("\nStopping …")
+                await self._stop()
+        except BaseExceptionGroup as errors:
+            from .roles import first
+
+            await self._stop()
+            failure = first(errors)
+        finally:
+            (self.folder / "up.json").unlink(missing_ok=True)
+            _save_clock(self._clock, self.plan.settings, self.folder)
+        if failure:
+            raise failure
+        self._say("[green]Stopped.[/] The data is kept.")
+        return 0
+
+    async def _work(self, group: asyncio.TaskGroup, client: httpx.AsyncClient) -> None:
+        from . import topics
+
+        self._say(f"[bold]Hitstream[/] starts; data and logs are in {self.folder}")
+        plan, local = self.plan, self.plan.settings.local
+        servers = []
+        if plan.kafka:
+            servers.append(("kafka", ["--port", str(local.kafka_port), "--engine", local.kafka_engine]))
+        if plan.clickhouse:
+            servers.append(("clickhouse", ["--port", str(local.clickhouse_port)]))
+        if plan.market:
+            servers.append(("kiwoom", ["--port", str(local.kiwoom_port)]))
+        children = [
+            self._child("servers", name, ["local", name, *arguments], spoken=True) for name, arguments in servers
+        ]
+        await self._bring_up(group, client, children, once_ready=True)
+        report = await topics.ensure(plan.bootstrap)
+        self._say(f"[green]✓[/] topics {self._since()}")
+        del report
+        roles = [
+            self._child("produce", "produce", ["produce"]),
+            self._child("stream", "stream", ["stream"]),
+            self._child("sinks", "clickhouse-sink", ["sink", "clickhouse"]),
+            self._child("sinks", "live", ["sink", "live"]),
+        ]
+        await self._bring_up(group, client, roles, once_ready=False)
+        self._say(f"\n[bold green]Hitstream is running[/] – dashboard: [bold]{plan.dashboard}[/]  (Ctrl-C stops it)\n")
+        await self._watch(client)
+
+    async def _bring_up(
+        self, group: asyncio.TaskGroup, client: httpx.AsyncClient, children: Sequence[Child], *, once_ready: bool
+    ) -> None:
+        async def ready(child: Child) -> None:
+            await child.wait_ready(client)
+            self._say(f"[green]✓[/] {child.name} {self._since()}")
+
+        for child in children:
+            group.create_task(child.run(once_ready=once_ready))
+        async with asyncio.TaskGroup() as waiting:
+            for child in children:
+                waiting.create_task(ready(child))
+
+    async def _watch(self, client: httpx.AsyncClient) -> None:
+        """Say it when a role stops or starts being ready; keep the run file and the clock's file up to date."""
+        said: dict[str, str | None] = {}
+        while True:
+            children = [child for stage in self.stages.values() for child in stage]
+            for child in children:
+                reason = await child.readiness(client)
+                if reason != said.get(child.name):
+                    said[child.name] = reason
+                    words = "is ready again" if reason is None else f"is not ready: {reason}"
+                    self._say(f"[{'green' if reason is None else 'yellow'}]{child.name} {words}[/]")
+            run = {
+                "pid": os.getpid(),
+                "dashboard": self.plan.dashboard,
+                "kafka": self.plan.bootstrap,
+                "children": {c.name: {"pid": c.pid, "health": c.health, "restarts": c.restarts} for c in children},
+            }
+            _write(self.folder / "up.json", json.dumps(run, indent=2))
+            _save_clock(self._clock, self.plan.settings, self.folder)
+            await asyncio.sleep(1.0)
+
+    async def _stop(self) -> None:
+        for stage, grace in _STAGES:
+            async with asyncio.TaskGroup() as group:
+                for child in self.stages[stage]:
+                    group.create_task(child.stop(grace))
+
+    def _child(self, stage: str, name: str, arguments: Sequence[str], *, spoken: bool = False) -> Child:
+        port = next(self._ports)
+        environment = os.environ | self.plan.environment | {f"{PREFIX}HEALTH__PORT": str(port)}
+        log = self.folder / "logs" / f"{name}.log"
+        log.parent.mkdir(exist_ok=True)
+        child = Child(name, [*arguments, *self._config], dict(environment), log, port, self._say, spoken=spoken)
+        self.stages[stage].append(child)
+        return child
+
+    def _since(self) -> str:
+        return f"[dim]{time.monotonic() - self._started:.1f} s[/]"
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _folder(data_dir: Path) -> Iterator[Path]:
+    """The data folder, made if need be and held by this process alone."""
+    folder = data_dir.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "up.lock").open("a+")
+    except OSError as error:
+        raise ConfigError(f"local.data_dir {folder} cannot be used: {error.strerror}.") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise AlreadyUp(
+                f"Hitstream is already running with its data in {folder} (process {lock.read().strip() or 'unknown'}); "
+                "stop that one, or choose another folder with local.data_dir."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield folder
+
+
+def _taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def _free_ports(count: int) -> Iterator[int]:
+    """Free loopback ports for the roles' health; all bound at once, so that no two are the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return iter([each.getsockname()[1] for each in sockets])
+
+
+def _resume_clock(settings: Settings, folder: Path) -> Clock:
+    """The clock of this run: real time, or a simulated one that goes on where the run before stopped."""
+    wanted = settings.clock
+    if wanted.start is None and wanted.speed == 1.0:
+        return Clock()
+    start = wanted.start or datetime.now(UTC)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        saved: dict[str, Any] = json.loads((folder / "clock.json").read_text())
+        if saved["configured"] == str(wanted.start):
+            start = datetime.fromisoformat(saved["at"])
+    return Clock(start, wanted.speed)
+
+
+def _save_clock(clock: Clock, settings: Settings, folder: Path) -> None:
+    if settings.clock.start is not None or settings.clock.speed != 1.0:
+        saved = {"configured": str(settings.clock.start), "at": clock.now().astimezone(KST).isoformat()}
+        _write(folder / "clock.json", json.dumps(saved))
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
