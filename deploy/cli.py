@@ -81,6 +81,7 @@ def produce(*, common: Common = _COMMON) -> int:
     _need(settings.kiwoom.secret_key.get_secret_value(), "kiwoom.secret_key", "the secret key that belongs to it")
     if not settings.conditions:
         raise ConfigError("No condition is configured; add [[conditions]] with the name of a saved condition search.")
+    bootstrap = _bootstrap(settings)
     from producers.service import produce as role
 
     return _run(
@@ -89,7 +90,7 @@ def produce(*, common: Common = _COMMON) -> int:
         lambda ready: role(
             kiwoom=settings.kiwoom,
             conditions=settings.conditions,
-            bootstrap_servers=_bootstrap(settings),
+            bootstrap_servers=bootstrap,
             now=_clock(settings).now,
             ready=ready,
             state_dir=settings.local.data_dir / "producer",
@@ -101,13 +102,14 @@ def produce(*, common: Common = _COMMON) -> int:
 def stream(*, common: Common = _COMMON) -> int:
     """Deduplicate hits and exits, and derive recommendations (Faust worker)."""
     settings = load(common.config)
+    bootstrap = _bootstrap(settings)
     from streams.app import work
 
     return _run(
         "stream",
         settings,
         lambda ready: work(
-            bootstrap_servers=_bootstrap(settings),
+            bootstrap_servers=bootstrap,
             conditions=settings.conditions,
             recommend=settings.recommend,
             stream=settings.stream,
@@ -122,6 +124,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
     """Write every record to ClickHouse."""
     settings = load(common.config)
     _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
+    bootstrap = _bootstrap(settings)
     from sinks.clickhouse.writer import run as role
 
     return _run(
@@ -129,7 +132,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
         settings,
         lambda ready: role(
             settings=settings.clickhouse,
-            bootstrap_servers=_bootstrap(settings),
+            bootstrap_servers=bootstrap,
             now=_clock(settings).now,
             ready=ready,
         ),
@@ -140,6 +143,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
 def sink_live(*, common: Common = _COMMON) -> int:
     """Serve the dashboard and its live stream."""
     settings = load(common.config)
+    bootstrap = _bootstrap(settings)
     from sinks.live.server import run as role
 
     return _run(
@@ -147,7 +151,7 @@ def sink_live(*, common: Common = _COMMON) -> int:
         settings,
         lambda ready: role(
             settings=settings.live,
-            bootstrap_servers=_bootstrap(settings),
+            bootstrap_servers=bootstrap,
             now=_clock(settings).now,
             speed=settings.clock.speed,
             ready=ready,
@@ -246,12 +250,14 @@ def topics(*, check: bool = False, as_json: Json = False, common: Common = _COMM
         Change nothing; exit code 1 if something is missing or differs.
     """
     import msgspec
+
+    bootstrap = _bootstrap(load(common.config))
     from rich.console import Console
     from rich.table import Table
 
     from .topics import ensure
 
-    report = asyncio.run(ensure(_bootstrap(load(common.config)), check=check))
+    report = asyncio.run(ensure(bootstrap, check=check))
     if as_json:
         _say(msgspec.json.encode(report).decode())
     else:
@@ -273,10 +279,10 @@ def migrate(*, check: bool = False, as_json: Json = False, common: Common = _COM
     check
         Change nothing; exit code 1 if a migration is pending.
     """
-    from sinks.clickhouse.migrate import migrate as bring_up
-
     settings = load(common.config)
     _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
+    from sinks.clickhouse.migrate import migrate as bring_up
+
     names = bring_up(settings.clickhouse, check=check)
     word = "pending" if check else "applied"
     if as_json:

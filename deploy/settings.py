@@ -143,7 +143,7 @@ def load(config: Path | None = None, environ: Mapping[str, str] | None = None) -
 
 def _read(environ: Mapping[str, str], values: dict[str, Any]) -> Settings:
     """Settings from an environment (first) and the values of a file; pydantic-settings alone reads `os.environ`."""
-    names = {name.lower(): value for name, value in environ.items()}
+    names = {name.lower(): value for name, value in environ.items() if not name.lower().endswith("_file")}
 
     class Environment(EnvSettingsSource):
         def _load_env_vars(self) -> Mapping[str, str | None]:

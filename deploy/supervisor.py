@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -45,7 +44,7 @@ class Child:
 
     Args:
         name: what it is called in messages.
-        arguments: the `hitstream` command line, without the program.
+        command: the command line.
         environment: the whole environment of the process.
         log: file that takes what it prints; the one before is kept as `….1`.
         health: loopback port on which it answers `/readyz`.
@@ -56,7 +55,7 @@ class Child:
     def __init__(
         self,
         name: str,
-        arguments: Sequence[str],
+        command: Sequence[str],
         environment: dict[str, str],
         log: Path,
         health: int,
@@ -69,7 +68,7 @@ class Child:
         self.restarts = 0
         self.ready = asyncio.Event()
         self.last_words = ""
-        self._arguments = arguments
+        self._command = command
         self._environment = environment
         self._log = log
         self._say = say
@@ -146,10 +145,7 @@ class Child:
         lifeline, held = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "deploy.cli",
-                *self._arguments,
+                *self._command,
                 env=self._environment | {LIFELINE: str(lifeline)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -258,7 +259,8 @@ class _Up:
         environment = os.environ | self.plan.environment | {f"{PREFIX}HEALTH__PORT": str(port)}
         log = self.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
-        child = Child(name, [*arguments, *self._config], dict(environment), log, port, self._say, spoken=spoken)
+        command = [sys.executable, "-m", "deploy.cli", *arguments, *self._config]
+        child = Child(name, command, dict(environment), log, port, self._say, spoken=spoken)
         self.stages[stage].append(child)
         return child
 

@@ -60,7 +60,11 @@ def test_the_import_rule_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "sinks" / "live").mkdir(parents=True)
     (tmp_path / "sinks" / "live" / "a.py").write_text(
-        "from streams import rules\ndef f():\n    import producers.rest\nfrom streams.events import Gap\nfrom .. import consumer\n"
+        "from streams import rules\n"
+        "def f():\n"
+        "    import producers.rest\n"
+        "from streams.events import Gap\n"
+        "from .. import consumer\n"
     )
     assert [module for _, module in crossings("sinks")] == ["streams.rules", "producers.rest"]
 

@@ -1,0 +1,93 @@
+"""Wrong use: one sentence that says what to do, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def hitstream(
+    *arguments: str, folder: Path, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder` with nothing of ours in the environment but `environ`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HITSTREAM_")}
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *arguments],
+        cwd=folder,
+        env=clean | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | dict(environ or {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+ACCOUNT = {
+    "HITSTREAM_KIWOOM__REST_URL": "http://127.0.0.1:9",
+    "HITSTREAM_KIWOOM__WEBSOCKET_URL": "ws://127.0.0.1:9",
+    "HITSTREAM_KIWOOM__APP_KEY": "key",
+    "HITSTREAM_KIWOOM__SECRET_KEY": "secret",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "code", "words"),
+    [
+        (["config"], {"HITSTREAM_LIVE__PROT": "1"}, 2, "did you mean HITSTREAM_LIVE__PORT"),
+        (["config", "--config", "none.toml"], {}, 2, "There is no settings file none.toml"),
+        (["produce"], {}, 2, "kiwoom.rest_url is not set"),
+        (["produce"], ACCOUNT, 2, "No condition is configured"),
+        (["stream"], {}, 2, "kafka.bootstrap_servers is not set"),
+        (["sink", "clickhouse"], {}, 2, "clickhouse.dsn is not set"),
+        (["sink", "live"], {}, 2, "kafka.bootstrap_servers is not set"),
+        (["topics"], {}, 2, "kafka.bootstrap_servers is not set"),
+        (["migrate"], {}, 2, "clickhouse.dsn is not set"),
+        (["local", "kiwoom", "--speed", "0"], {}, 2, "--speed must be above 0"),
+        (["up", "--live"], {}, 2, "needs kiwoom.app_key"),
+        (["up", "--live"], {k: v for k, v in ACCOUNT.items() if "KEY" in k}, 2, "No condition is configured"),
+        (["up"], {"HITSTREAM_KIWOOM__REST_URL": "http://127.0.0.1:9"}, 2, "or neither"),
+        (["up", "--lvie"], {}, 2, "--lvie"),
+        (["topics"], {"HITSTREAM_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}, 1, "127.0.0.1:9"),
+        (["migrate"], {"HITSTREAM_CLICKHOUSE__DSN": "clickhouse://127.0.0.1:9/x"}, 1, "127.0.0.1:9"),
+    ],
+)
+def test_wrong_use_is_one_sentence(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str], code: int, words: str
+) -> None:
+    done = hitstream(*arguments, folder=tmp_path, environ=environ)
+    assert (done.returncode, words in done.stderr + done.stdout) == (code, True), done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_named_with_the_setting_that_changes_it(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = hitstream("up", folder=tmp_path, environ={"HITSTREAM_LIVE__PORT": port})
+    assert done.returncode == 1
+    assert f"Port {port}, which the dashboard needs, is taken" in done.stderr
+    assert "live.port" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_config_masks_every_secret(tmp_path: Path) -> None:
+    environ = ACCOUNT | {
+        "HITSTREAM_KIWOOM__APP_KEY": "hush-app",
+        "HITSTREAM_KIWOOM__SECRET_KEY": "hush-secret",
+        "HITSTREAM_LIVE__TOKEN": "hush-token",
+        "HITSTREAM_CLICKHOUSE__DSN": "clickhouse://me:hush-password@host:8123/db",
+    }
+    for arguments in (["config"], ["config", "--json"]):
+        done = hitstream(*arguments, folder=tmp_path, environ=environ)
+        assert done.returncode == 0
+        assert "hush" not in done.stdout + done.stderr
+        assert "clickhouse://me:**********@host:8123/db" in done.stdout
