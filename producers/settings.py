@@ -21,6 +21,10 @@ class KiwoomSettings(BaseModel):
     stex_tp: Literal["K", "N", "A", ""] = Field(
         "K", description="Exchange asked: K KRX, N NXT, A both, empty leaves it out."
     )
+    login_pause: float = Field(
+        1.5, ge=0, le=60, description="Seconds between the LOGIN reply and the next frame: Kiwoom swallows bursts."
+    )
+    send_spacing: float = Field(0.35, ge=0, le=60, description="Least seconds between two frames that are sent.")
 
 
 class ConditionSource(BaseModel):
