@@ -36,11 +36,25 @@ LIVE_REST: Final = "https://api.kiwoom.com"
 LIVE_WEBSOCKET: Final = "wss://api.kiwoom.com:10000/api/dostk/websocket"
 LOCAL_KEY: Final = "local-app-key"
 LOCAL_SECRET: Final = "local-secret-key"  # noqa: S105 – the simulated market's, known to all
-# The local market's own conditions, for a start without a settings file: a stock that is in two at once is recommended.
-LOCAL_CONDITIONS: Final = (
-    {"name": "신고가 돌파", "weight": 1.0, "hold": 3, "cooldown": 60, "algorithm_id": "1"},
-    {"name": "대왕개미단타", "weight": 1.0, "hold": 3, "cooldown": 60, "algorithm_id": "2"},
+# The local market's own conditions, for a start without a settings file. Scores are such that a stock is recommended
+# when conditions agree on it.
+LOCAL_CONDITIONS: Final = tuple(
+    {"name": name, "weight": weight, "hold": 3, "cooldown": 60, "algorithm_id": str(number)}
+    for number, (name, weight) in enumerate(
+        {
+            "신고가 돌파": 1.0,
+            "대왕개미단타": 1.0,
+            "거래량 급증": 0.8,
+            "상한가 접근": 0.8,
+            "눌림목 반등": 0.6,
+            "평균가 돌파": 0.5,
+            "등락률 5~15%": 0.4,
+            "갭상승 유지": 0.4,
+        }.items(),
+        start=1,
+    )
 )
+LOCAL_THRESHOLD: Final = 1.5
 
 _STAGES: Final = (("produce", 3.0), ("stream", 3.0), ("sinks", 3.0), ("servers", 4.0))
 
@@ -108,7 +122,7 @@ class _Plan:
             self._set("kiwoom__hours", "always")
             if not settings.conditions:
                 self._set("conditions", json.dumps(LOCAL_CONDITIONS, ensure_ascii=False))
-                self._set("recommend__threshold", "2.0")
+                self._set("recommend__threshold", str(LOCAL_THRESHOLD))
         elif not kiwoom.websocket_url:
             self._set("kiwoom__rest_url", LIVE_REST)
             self._set("kiwoom__websocket_url", LIVE_WEBSOCKET)
