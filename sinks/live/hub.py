@@ -1,0 +1,404 @@
+"""The hub: what the dashboard knows of the trading day, and what changed last.
+
+Pure: no socket, clock or await. `reader` feeds it the records of the topics, `stream` and `server` tell browsers what
+it says. It forgets the day before when the trading date of `now` changes, and is bounded in everything it keeps.
+
+The one idea: **state by key that only goes forward.** A record is applied if it is later than what is held under its
+key – a higher revision of a recommendation, a later step of a stock's visits to a condition, a later status – and is
+otherwise a repeat that changes nothing. So a log read twice, from any place, ends in the same state; and because the
+entries of a visit are numbered from 1 each day, the counts of a condition follow from the latest step of each stock
+alone and can't be counted twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from bisect import insort
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, timedelta
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from streams.events import Recommendation, Record, Status, Stock, Transition, trading_date
+
+from .views import (
+    Change,
+    ComponentView,
+    ConditionView,
+    FeedItem,
+    RecommendationView,
+    Snapshot,
+)
+
+SUBSCRIPTION_STATES: Final = (
+    "live",
+    "resting",
+    "requested",
+    "listing",
+    "displaced",
+    "unanswered",
+    "refused",
+    "missing",
+    "disconnected",
+)
+"""States of a subscription, the best off first."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much the hub keeps. Beyond it the oldest is dropped."""
+
+    changes: int = 4_096  # for browsers that come back
+    feed: int = 200  # lines of the feed in a snapshot
+    transitions: int = 10_000  # lines of the feed that the API can page through
+    closed: int = 1_000  # recommendations closed today
+    components: int = 1_000
+    conditions: int = 1_000
+    stocks: int = 50_000
+
+
+class _Counts:
+    """Today's visits to one condition: per code the latest step, and what follows from all of them.
+
+    A step is `2 * entry` when the stock entered for the `entry`-th time and one more when it left again; 1 is a stock
+    that was never there. A stock's steps are in order in the log, so the latest says how often it entered and left.
+    """
+
+    __slots__ = ("entered", "exited", "last_at", "steps")
+
+    def __init__(self) -> None:
+        self.steps: dict[str, int] = {}
+        self.entered = 0
+        self.exited = 0
+        self.last_at: datetime | None = None
+
+    def advance(self, transition: Transition) -> bool:
+        """Take a transition in; False if it, or a later one of this stock, is in already."""
+        held = self.steps.get(transition.code, 1)
+        step = 2 * transition.entry + (transition.kind == "exited")
+        if step <= held:
+            return False
+        self.steps[transition.code] = step
+        self.entered += step // 2 - held // 2
+        self.exited += (step - 1) // 2 - (held - 1) // 2
+        if self.last_at is None or transition.at > self.last_at:
+            self.last_at = transition.at
+        return True
+
+
+class Hub:
+    """The state of the trading day, and a ring of its recent changes with numbers.
+
+    Args:
+        epoch: names this hub's numbering, without `-`; another hub (a restart) must have another.
+        speed: market seconds per real second.
+        limits: how much is kept.
+
+    `generation` counts how often the state was started anew: a browser that was told of an earlier generation needs a
+    new snapshot, deltas can't bring it there.
+    """
+
+    def __init__(self, *, epoch: str, speed: float = 1.0, limits: Limits | None = None) -> None:
+        self.epoch = epoch
+        self.speed = speed
+        self.limits = limits or Limits()
+        self.number = 0
+        self.generation = 0
+        self.day: date | None = None
+        # Clocks of two machines may differ: a record of tomorrow is believed this long before our own midnight.
+        self._skew = timedelta(seconds=5) * max(speed, 1.0)
+        self._ring: deque[Change] = deque(maxlen=self.limits.changes)  # the last one has the number `number`
+        self._stocks: dict[str, Stock] = {}
+        self._components: OrderedDict[str, Status] = OrderedDict()
+        self._subscriptions: OrderedDict[tuple[str, str], dict[str, Status]] = OrderedDict()
+        self._start_day(None)
+
+    def _start_day(self, day: date | None) -> None:
+        self.day = day
+        self._counts: OrderedDict[tuple[str, str], _Counts] = OrderedDict()
+        self._feed: list[tuple[datetime, int, str, Transition]] = []  # oldest first, as `_place` orders them
+        self._recommendations: OrderedDict[str, Recommendation] = OrderedDict()  # the last one changed last
+        self._of_code: dict[str, set[str]] = {}
+        self._closed: OrderedDict[str, None] = OrderedDict()
+        self._forgotten: dict[tuple[str, str], datetime] = {}  # per stock: nothing older than this comes back
+        self._ring.clear()
+        self.number += 1  # no event of before is the current one
+        self.generation += 1
+
+    # --- in --------------------------------------------------------------------------------------------------------
+
+    def roll(self, now: datetime) -> bool:
+        """Begin a new day if the trading date of `now` is later than the one held; True if it was."""
+        return self._advance_to(trading_date(now))
+
+    def _advance_to(self, day: date) -> bool:
+        if self.day is not None and day <= self.day:
+            return False
+        self._start_day(day)
+        return True
+
+    def apply(self, record: Record, now: datetime) -> tuple[Change, ...]:
+        """Apply one record read at `now`; what changed for a browser, in order. A repeat changes nothing."""
+        self.roll(now)
+        if isinstance(record, Transition):
+            changes = self._transition(record, now)
+        elif isinstance(record, Recommendation):
+            changes = self._recommendation(record, now)
+        elif isinstance(record, Status):
+            changes = self._status(record, now)
+        elif isinstance(record, Stock):
+            changes = self._stock(record)
+        else:
+            return ()
+        self.number += len(changes)
+        self._ring.extend(changes)
+        return tuple(changes)
+
+    def clear(self, epoch: str) -> None:
+        """Forget everything and begin a new epoch: the topics have been replaced by others."""
+        self.epoch = epoch
+        self._stocks.clear()
+        self._components.clear()
+        self._subscriptions.clear()
+        self._start_day(None)
+
+    def _is_today(self, day: date, now: datetime) -> bool:
+        if self.day is not None and day > self.day and day <= trading_date(now + self._skew):
+            self._advance_to(day)
+        return day == self.day
+
+    def _transition(self, transition: Transition, now: datetime) -> list[Change]:
+        if not self._is_today(transition.date, now):
+            return []
+        key = (transition.account, transition.condition)
+        counts = self._counts.get(key)
+        if counts is None:
+            if len(self._counts) >= self.limits.conditions:
+                return []
+            counts = self._counts[key] = _Counts()
+        if not counts.advance(transition):
+            return []
+        insort(self._feed, _place(transition))
+        if len(self._feed) > self.limits.transitions:
+            del self._feed[0]
+        return [self._line(transition), self._condition(key)]
+
+    def _recommendation(self, new: Recommendation, now: datetime) -> list[Change]:
+        if not self._is_today(new.date, now):
+            return []
+        held = self._recommendations.get(new.recommendation_id)
+        if held is not None and new.revision <= held.revision:
+            return []
+        floor = self._forgotten.get((new.account, new.code))
+        if held is None and floor is not None and new.at <= floor:
+            return []
+        self._recommendations[new.recommendation_id] = new
+        self._recommendations.move_to_end(new.recommendation_id)
+        self._of_code.setdefault(new.code, set()).add(new.recommendation_id)
+        self._closed.pop(new.recommendation_id, None)
+        if new.state == "closed":
+            self._closed[new.recommendation_id] = None
+            if len(self._closed) > self.limits.closed:
+                self._forget(next(iter(self._closed)))
+        return [self._view(new)]
+
+    def _forget(self, recommendation_id: str) -> None:
+        del self._closed[recommendation_id]
+        old = self._recommendations.pop(recommendation_id)
+        self._of_code[old.code].discard(recommendation_id)
+        stock = (old.account, old.code)
+        self._forgotten[stock] = max(old.at, self._forgotten.get(stock, old.at))
+
+    def _status(self, status: Status, now: datetime) -> list[Change]:
+        if status.kind == "subscription":
+            key = (status.account, status.condition)
+            held = self._subscriptions.setdefault(key, {})
+            if not _supersedes(status, held.get(status.component), now):
+                return []
+            before = self._condition(key)
+            held[status.component] = status
+            _drop_oldest(held, self.limits.components, lambda name: held[name].at)
+            self._subscriptions.move_to_end(key)
+            if len(self._subscriptions) > self.limits.conditions:
+                self._subscriptions.popitem(last=False)
+            after = self._condition(key)
+            return [after] if after != before or len(held) == 1 else []
+        if not _supersedes(status, self._components.get(status.component), now):
+            return []
+        self._components[status.component] = status
+        self._components.move_to_end(status.component)
+        if len(self._components) > self.limits.components:
+            self._components.popitem(last=False)
+        return [ComponentView(status=status)]
+
+    def _stock(self, stock: Stock) -> list[Change]:
+        held = self._stocks.get(stock.code)
+        if held is None and len(self._stocks) >= self.limits.stocks:
+            return []
+        if held is not None and stock.received_at <= held.received_at:
+            return []
+        self._stocks[stock.code] = stock
+        if held is not None and _said_of(held) == _said_of(stock):
+            return []
+        named: list[Change] = [self._view(self._recommendations[i]) for i in sorted(self._of_code.get(stock.code, ()))]
+        if stock.name != (held.name if held else ""):
+            named += [self._line(t) for *_, t in self._newest() if t.code == stock.code]
+        return named
+
+    # --- out -------------------------------------------------------------------------------------------------------
+
+    def snapshot(self, now: datetime) -> Snapshot:
+        """The whole state as a browser needs it first."""
+        self.roll(now)
+        return Snapshot(
+            epoch=self.epoch,
+            number=self.number,
+            now=now,
+            speed=self.speed,
+            recommendations=self.recommendations(),
+            feed=tuple(self._line(transition) for *_, transition in self._newest()),
+            conditions=self.conditions(),
+            components=self.components(),
+        )
+
+    def since(self, last_event_id: str) -> tuple[Change, ...] | None:
+        """What changed since the event that a browser saw last; None if only a snapshot can say it.
+
+        Of several changes under one key only the last is told.
+        """
+        epoch, _, digits = last_event_id.partition("-")
+        if epoch != self.epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+            return None
+        missed = self.number - int(digits)
+        if missed < 0 or missed > len(self._ring):
+            return None
+        return gather(islice(self._ring, len(self._ring) - missed, None))
+
+    def recommendations(self) -> tuple[RecommendationView, ...]:
+        """Today's recommendations, open and closed, each in its latest revision; the last changed last."""
+        return tuple(map(self._view, self._recommendations.values()))
+
+    def conditions(self) -> tuple[ConditionView, ...]:
+        """Every condition that reported or had a transition today, by account and name."""
+        return tuple(self._condition(key) for key in sorted(self._counts.keys() | self._subscriptions.keys()))
+
+    def components(self) -> tuple[ComponentView, ...]:
+        """Every session, worker, sink and diagnosis, by name."""
+        return tuple(ComponentView(status=self._components[name]) for name in sorted(self._components))
+
+    def subscriptions(self) -> tuple[Status, ...]:
+        """The subscriptions of all producers, by name."""
+        every = (status for held in self._subscriptions.values() for status in held.values())
+        return tuple(sorted(every, key=lambda status: status.component))
+
+    def transitions(
+        self, *, limit: int, before: str | None = None, condition: str | None = None, code: str | None = None
+    ) -> tuple[FeedItem, ...] | None:
+        """Lines of today's feed, newest first, as far as they are held.
+
+        Args:
+            limit: at most so many.
+            before: id of a transition; only older lines are given. None if this id is not held.
+            condition: only those of this condition, in any account.
+            code: only those of this stock.
+        """
+        end = len(self._feed)
+        if before is not None:
+            found = next((i for i, (*_, t) in enumerate(self._feed) if t.id == before), None)
+            if found is None:
+                return None
+            end = found
+        lines: list[FeedItem] = []
+        for i in range(end - 1, -1, -1):
+            if len(lines) == limit:
+                break
+            transition = self._feed[i][-1]
+            if condition in (None, transition.condition) and code in (None, transition.code):
+                lines.append(self._line(transition))
+        return tuple(lines)
+
+    # --- joins -----------------------------------------------------------------------------------------------------
+
+    def _newest(self) -> list[tuple[datetime, int, str, Transition]]:
+        return self._feed[-self.limits.feed :]
+
+    def _line(self, transition: Transition) -> FeedItem:
+        stock = self._stocks.get(transition.code)
+        return FeedItem(name=stock.name if stock else "", transition=transition)
+
+    def _view(self, recommendation: Recommendation) -> RecommendationView:
+        stock = self._stocks.get(recommendation.code)
+        return RecommendationView(
+            name=stock.name if stock else "",
+            market=stock.market if stock else "",
+            previous_close=stock.previous_close if stock else None,
+            recommendation=recommendation,
+        )
+
+    def _condition(self, key: tuple[str, str]) -> ConditionView:
+        counts = self._counts.get(key)
+        return ConditionView(
+            account=key[0],
+            condition=key[1],
+            members=counts.entered - counts.exited if counts else 0,
+            entered=counts.entered if counts else 0,
+            exited=counts.exited if counts else 0,
+            last_at=counts.last_at if counts else None,
+            status=_best_off(self._subscriptions.get(key, {}).values()),
+        )
+
+
+def new_epoch() -> str:
+    """A name for the numbering of one hub, unlike any other's."""
+    return secrets.token_hex(6)
+
+
+def change_key(change: Change) -> tuple[str, ...]:
+    """The key under which a browser holds what a change replaces."""
+    if isinstance(change, RecommendationView):
+        return ("recommendation", change.recommendation.recommendation_id)
+    if isinstance(change, FeedItem):
+        return ("feed", change.transition.id)
+    if isinstance(change, ConditionView):
+        return ("condition", change.account, change.condition)
+    return ("component", change.status.component)
+
+
+def gather(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The last change of each key, in the order in which these last ones came."""
+    last: dict[tuple[str, ...], Change] = {}
+    for change in changes:
+        key = change_key(change)
+        last.pop(key, None)
+        last[key] = change
+    return tuple(last.values())
+
+
+def _place(transition: Transition) -> tuple[datetime, int, str, Transition]:
+    """Where a line stands in the feed, whatever the order in which the partitions are read."""
+    return (transition.received_at, 2 * transition.entry + (transition.kind == "exited"), transition.id, transition)
+
+
+def _said_of(stock: Stock) -> tuple[str, str, int | None]:
+    return (stock.name, stock.market, stock.previous_close)
+
+
+def _supersedes(new: Status, held: Status | None, now: datetime) -> bool:
+    """Whether a status replaces the one held: the later one, unless the held one was written by a clock since reset."""
+    return held is None or new.at > held.at or (held.at > now and new.at < held.at)
+
+
+def _best_off(statuses: Iterable[Status]) -> Status | None:
+    def rank(status: Status) -> tuple[int, float, str]:
+        states = SUBSCRIPTION_STATES
+        place = states.index(status.state) if status.state in states else len(states)
+        return (place, -status.at.timestamp(), status.component)
+
+    return min(statuses, key=rank, default=None)
+
+
+def _drop_oldest(held: dict[str, Status], limit: int, age: Callable[[str], datetime]) -> None:
+    if len(held) > limit:
+        del held[min(held, key=age)]
