@@ -1,0 +1,255 @@
+"""As much of the Kafka protocol as the front and the readiness probe need: values from bytes, no I/O.
+
+Field layouts are those of Apache Kafka's message definitions (`clients/src/main/resources/common/message`). Versions
+from which a message is *flexible* write lengths as unsigned varints plus one, and end structures with tagged fields.
+Anything that cannot be read raises `Unreadable`; the caller passes such a frame on as it is.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+PRODUCE: Final = 0
+FETCH: Final = 1
+METADATA: Final = 3
+FIND_COORDINATOR: Final = 10
+API_VERSIONS: Final = 18
+END_TXN: Final = 26
+DESCRIBE_CLUSTER: Final = 60
+
+FETCH_MAX: Final = 12
+"""Newest Fetch version that names topics; from 13 on they are ids, which the front would have to learn."""
+
+MAX_FRAME: Final = 104_857_600
+"""Largest frame, as Kafka's `socket.request.max.bytes`."""
+
+_FLEXIBLE_FROM: Final = {PRODUCE: 9, FETCH: 12, METADATA: 9, FIND_COORDINATOR: 3, API_VERSIONS: 3, DESCRIBE_CLUSTER: 0}
+
+
+class Unreadable(Exception):
+    """The bytes are not the message they should be."""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """Head of a request; `body` is where what follows begins."""
+
+    key: int
+    version: int
+    correlation: int
+    body: int
+
+    @property
+    def flexible(self) -> bool:
+        return self.version >= _FLEXIBLE_FROM.get(self.key, 1 << 15)
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """What a Fetch request waits for: at least `min_bytes` from `partitions`, at most `max_wait` seconds."""
+
+    max_wait: float
+    min_bytes: int
+    partitions: tuple[tuple[str, int], ...]
+
+
+class Produce(msgspec.Struct, frozen=True):
+    """Where a Produce request writes; with `acks` 0 nothing answers it."""
+
+    acks: int
+    partitions: tuple[tuple[str, int], ...]
+
+
+class _Cursor:
+    """Reads fields one after another."""
+
+    def __init__(self, frame: bytes, at: int, flexible: bool) -> None:
+        self.frame = frame
+        self.at = at
+        self.flexible = flexible
+
+    def skip(self, size: int) -> None:
+        if size < 0 or self.at + size > len(self.frame):
+            raise Unreadable
+        self.at += size
+
+    def _unpack(self, layout: struct.Struct) -> int:
+        start = self.at
+        self.skip(layout.size)
+        value: int = layout.unpack_from(self.frame, start)[0]
+        return value
+
+    def int16(self) -> int:
+        return self._unpack(_INT16)
+
+    def int32(self) -> int:
+        return self._unpack(_INT32)
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            self.skip(1)
+            byte = self.frame[self.at - 1]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 28:
+                raise Unreadable
+
+    def length(self) -> int:
+        """Length of an array or of bytes; null counts as empty."""
+        return max(0, self.varint() - 1 if self.flexible else self.int32())
+
+    def string(self) -> str:
+        size = max(0, self.varint() - 1 if self.flexible else self.int16())
+        start = self.at
+        self.skip(size)
+        try:
+            return self.frame[start : self.at].decode()
+        except UnicodeDecodeError as error:
+            raise Unreadable from error
+
+    def tags(self) -> None:
+        if self.flexible:
+            for _ in range(self.varint()):
+                self.varint()
+                self.skip(self.varint())
+
+
+_INT16: Final = struct.Struct(">h")
+_INT32: Final = struct.Struct(">i")
+_HEADER: Final = struct.Struct(">hhi")
+
+
+def header(frame: bytes) -> Header:
+    """Head of a request frame (without its length)."""
+    if len(frame) < _HEADER.size + 2:
+        raise Unreadable
+    key, version, correlation = _HEADER.unpack_from(frame)
+    cursor = _Cursor(frame, _HEADER.size, flexible=False)
+    cursor.skip(max(0, cursor.int16()))  # client id: never compact
+    # ApiVersions' request head is flexible from 3 on like the others; only its response head is not.
+    cursor.flexible = version >= _FLEXIBLE_FROM.get(key, 1 << 15)
+    cursor.tags()
+    return Header(key, version, correlation, cursor.at)
+
+
+def fetch(frame: bytes, head: Header) -> Fetch:
+    """A Fetch request up to version 12."""
+    if head.version > FETCH_MAX:
+        raise Unreadable
+    cursor = _Cursor(frame, head.body, head.flexible)
+    cursor.skip(4)  # replica id
+    max_wait, min_bytes = cursor.int32(), cursor.int32()
+    cursor.skip((4 if head.version >= 3 else 0) + (1 if head.version >= 4 else 0))  # max bytes, isolation level
+    cursor.skip(8 if head.version >= 7 else 0)  # session id and epoch
+    per_partition = 8 + 4  # fetch offset, max bytes
+    per_partition += 4 if head.version >= 9 else 0  # current leader epoch
+    per_partition += 4 if head.version >= 12 else 0  # last fetched epoch
+    per_partition += 8 if head.version >= 5 else 0  # log start offset
+    partitions = []
+    for _ in range(cursor.length()):
+        topic = cursor.string()
+        for _ in range(cursor.length()):
+            partitions.append((topic, cursor.int32()))
+            cursor.skip(per_partition)
+            cursor.tags()
+        cursor.tags()
+    return Fetch(max_wait / 1000, min_bytes, tuple(partitions))
+
+
+def answers_nothing(frame: bytes, version: int) -> bool:
+    """Whether a Fetch response up to version 12 has neither records nor an error."""
+    if version > FETCH_MAX:
+        raise Unreadable
+    cursor = _Cursor(frame, 4, version >= _FLEXIBLE_FROM[FETCH])
+    cursor.tags()
+    cursor.skip(4 if version >= 1 else 0)  # throttle time
+    if version >= 7:
+        if cursor.int16():
+            return False
+        cursor.skip(4)  # session id
+    for _ in range(cursor.length()):
+        cursor.string()
+        for _ in range(cursor.length()):
+            cursor.skip(4)  # partition
+            if cursor.int16():
+                return False
+            cursor.skip(8)  # high watermark
+            cursor.skip((8 if version >= 4 else 0) + (8 if version >= 5 else 0))  # last stable, log start offset
+            if version >= 4:
+                for _ in range(cursor.length()):  # aborted transactions
+                    cursor.skip(16)
+                    cursor.tags()
+            cursor.skip(4 if version >= 11 else 0)  # preferred read replica
+            if cursor.length():
+                return False
+            cursor.tags()
+        cursor.tags()
+    return True
+
+
+def produce(frame: bytes, head: Header) -> Produce:
+    """A Produce request up to version 12."""
+    if head.version > 12:
+        raise Unreadable
+    cursor = _Cursor(frame, head.body, head.flexible)
+    if head.version >= 3:
+        cursor.string()  # transactional id
+    acks = cursor.int16()
+    cursor.skip(4)  # time-out
+    partitions = []
+    for _ in range(cursor.length()):
+        topic = cursor.string()
+        for _ in range(cursor.length()):
+            partitions.append((topic, cursor.int32()))
+            cursor.skip(cursor.length())
+            cursor.tags()
+        cursor.tags()
+    return Produce(acks, tuple(partitions))
+
+
+def narrowed(frame: bytes, version: int) -> bytes:
+    """An ApiVersions response that offers Fetch up to version 12."""
+    cursor = _Cursor(frame, 4 + 2, version >= _FLEXIBLE_FROM[API_VERSIONS])  # correlation id, error
+    for _ in range(cursor.length()):
+        key = cursor.int16()
+        cursor.skip(2)
+        at = cursor.at
+        newest = cursor.int16()
+        cursor.tags()
+        if key == FETCH and newest > FETCH_MAX:
+            return frame[:at] + _INT16.pack(FETCH_MAX) + frame[at + 2 :]
+    return frame
+
+
+def readdressed(frame: bytes, head: Header, inner: tuple[str, int], outer: tuple[str, int]) -> bytes:
+    """A response with the broker's own address replaced by another.
+
+    Wherever these messages carry an address, host and port stand side by side, so the two together are looked for
+    instead of reading every version of each message.
+    """
+
+    def address(host: str, port: int) -> bytes:
+        text = host.encode()
+        size = bytes([len(text) + 1]) if head.flexible else _INT16.pack(len(text))  # hosts here are shorter than 127
+        return size + text + _INT32.pack(port)
+
+    return frame.replace(address(*inner), address(*outer))
+
+
+def api_versions_request(correlation: int) -> bytes:
+    """An ApiVersions request: what every broker answers in every state."""
+    return struct.pack(">hhih", API_VERSIONS, 0, correlation, -1)
+
+
+def brokers_request(correlation: int) -> bytes:
+    """A Metadata request that asks for the brokers and for no topic."""
+    return struct.pack(">hhihi", METADATA, 1, correlation, -1, 0)
+
+
+def brokers(frame: bytes) -> int:
+    """How many brokers the answer to `brokers_request` names."""
+    return _Cursor(frame, 4, flexible=False).length()
