@@ -13,6 +13,7 @@ import contextlib
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from streams.events import (
     KST,
@@ -62,11 +63,11 @@ class Market:
 
     def statuses(self, since: datetime, at: datetime) -> Iterator[Record]:
         """What every component says at `at`."""
-        parts = {"session/main/demo": ("session", "live"), "stream/demo": ("worker", "running"),
+        parts: dict[str, tuple[Any, str]] = {"session/main/demo": ("session", "live"), "stream/demo": ("worker", "running"),
                  "clickhouse/demo": ("sink", "running")}  # fmt: skip
         for component, (kind, state) in parts.items():
             yield Status(component=component, kind=kind, state=state, since=since, at=at, account="main",
-                         proof_of_life=at, last_ping=at)  # type: ignore[arg-type]  # fmt: skip
+                         proof_of_life=at, last_ping=at)  # fmt: skip
         for number, condition in enumerate(CONDITIONS):
             state, cause = ("refused", "900001: 조건검색 결과가 없습니다") if number == 7 else ("live", "")
             yield Status(component=f"subscription/main/demo/{condition}", kind="subscription", state=state, cause=cause,
@@ -82,14 +83,15 @@ class Market:
         if since is None:
             self.entries[visit] = self.entries.get(visit, 0) + 1
             self.inside[visit] = at
-        entry, kind, day = self.entries[visit], "exited" if since else "entered", trading_date(at)
+        kind: Literal["entered", "exited"] = "exited" if since else "entered"
+        entry, day = self.entries[visit], trading_date(at)
         moved = Transition(
             id=transition_id("main", condition, code, day, entry, kind), account="main", condition=condition,
             code=code, kind=kind, origin="realtime", date=day, entry=entry,
             at=at.astimezone(KST).replace(microsecond=0), since=since or at,
             dwell=(at - since).total_seconds() if since else None,
             event_id=identity(at, visit), session="demo", received_at=at,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         yield moved
         yield from self._recommend(code, at, moved.id)
 

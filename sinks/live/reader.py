@@ -16,7 +16,6 @@ epoch.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -158,11 +157,14 @@ class Reader:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await consumer.start()
-                there = await consumer.topics()
+                return await self._assign(consumer)
         except (KafkaError, OSError, TimeoutError) as error:
             raise HitstreamError(
                 f"Kafka can't be reached at {self._servers}: start it, or set kafka.bootstrap_servers."
             ) from error
+
+    async def _assign(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+        there = await consumer.topics()
         missing = [topic.name for topic in TOPICS if topic.name not in there]
         if missing:
             raise HitstreamError(
@@ -170,6 +172,14 @@ class Reader:
             )
         partitions = [TopicPartition(topic.name, p) for topic in TOPICS for p in range(topic.partitions)]
         consumer.assign(partitions)
+        for topic in TOPICS:
+            while not (found := consumer.partitions_for_topic(topic.name)):  # the metadata of an assignment comes later
+                await asyncio.sleep(0.02)
+            if len(found) != topic.partitions:
+                raise HitstreamError(
+                    f"{topic.name} at {self._servers} has {len(found)} partitions instead of {topic.partitions}: "
+                    "see hitstream topics --check."
+                )
         return partitions
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -192,10 +202,9 @@ class Reader:
     ) -> dict[TopicPartition, int]:
         """Seek every partition to where the day begins; where each ends now."""
         while True:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                beginnings = await consumer.beginning_offsets(partitions)
+            try:
                 ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-                starts = dict(beginnings)
+                starts: dict[TopicPartition, int] = await consumer.beginning_offsets(partitions)
                 if self._is_real():
                     day = events.trading_date(self._now())
                     since = events.day_end(day) - timedelta(days=1) - MARGIN
@@ -204,11 +213,14 @@ class Reader:
                     found = await consumer.offsets_for_times(asked)
                     starts |= {tp: at.offset if at else ends[tp] for tp, at in found.items()}
                 self._first = await self._first_records(consumer, partitions)
-                break
-            await asyncio.sleep(1)
-        for tp, offset in starts.items():
-            consumer.seek(tp, offset)
-        return ends
+            except KafkaError as error:
+                self._ready(f"Kafka at {self._servers} does not answer")
+                _log.warning("live.kafka_silent", why=str(error) or type(error).__name__)
+                await asyncio.sleep(1)
+            else:
+                for tp, offset in starts.items():
+                    consumer.seek(tp, offset)
+                return ends
 
     def _is_real(self) -> bool:
         return self._speed == 1 and abs(self._now() - datetime.now(UTC)) < timedelta(minutes=1)

@@ -77,14 +77,14 @@ def application(broadcaster: Broadcaster, *, token: str = "", dist: Path = page.
 
     @asgi("/api/live", copy_scope=False)
     async def live(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "GET":  # type: ignore[typeddict-item]
+        if scope["method"] != "GET":
             response = Response({"status_code": 405, "detail": "Method Not Allowed"}, status_code=405)
             await response.to_asgi_response(None, Request(scope))(scope, receive, send)  # type: ignore[arg-type]
             return
         if broadcaster.is_full:
             raise ServiceUnavailableException("Too many browsers are connected.", headers={"retry-after": "10"})
         headers = dict(scope["headers"])
-        transport: asyncio.Transport | None = cast("dict[str, Any]", scope.get("state", {})).get(_TRANSPORT)
+        transport: asyncio.Transport | None = scope.get("state", {}).get(_TRANSPORT)
         await broadcaster.serve(
             headers.get(b"last-event-id", b"").decode("latin-1"),
             transport.abort if transport else lambda: None,
