@@ -404,6 +404,7 @@ class _Sink:
         while len(batch):
             try:
                 refused += await self.apply(batch)
+                self.ready(None)
                 break
             except Retryable as error:
                 self.ready(str(error))
