@@ -1,0 +1,202 @@
+/**
+ * The page's state: what the hub has said so far.
+ *
+ * Pure: an event and the state before give the state after; no DOM, no network, no clock (`received` is passed in, in
+ * milliseconds of any steady clock). What did not change keeps its identity, so that the screen redraws only what did.
+ *
+ * The one rule: a change replaces what is held under its key, and nothing ever goes back – an event numbered lower, a
+ * revision that is older or a status that was said earlier is left aside.
+ */
+
+import type { ComponentView, ConditionView, Delta, EventId, FeedItem, RecommendationView, Snapshot } from "./contract";
+import { kstDate, parse } from "./time";
+
+/** Lines of the feed that are kept (searched and filtered); fewer are drawn. */
+export const FEED_LIMIT = 1000;
+
+export interface RecommendationEntry {
+  readonly view: RecommendationView;
+  /** When its opening arrived, null if it was there when the page came. */
+  readonly arrived: number | null;
+  /** When its latest revision arrived, null if the page has seen only one. */
+  readonly revised: number | null;
+}
+
+export interface FeedEntry {
+  readonly item: FeedItem;
+  /** Counts arrivals; newer is higher. */
+  readonly order: number;
+  /** When it arrived, null if it was there when the page came. */
+  readonly arrived: number | null;
+}
+
+export interface State {
+  readonly epoch: string;
+  readonly number: number;
+  /** The market's clock at `received`, in milliseconds since 1970. */
+  readonly now: number;
+  readonly received: number;
+  readonly speed: number;
+  readonly recommendations: ReadonlyMap<string, RecommendationEntry>;
+  /** Newest first, at most `FEED_LIMIT`. */
+  readonly feed: readonly FeedEntry[];
+  readonly conditions: ReadonlyMap<string, ConditionView>;
+  readonly components: ReadonlyMap<string, ComponentView>;
+}
+
+export const conditionKey = (view: ConditionView): string => `${view.account}/${view.condition}`;
+
+/** The state after a snapshot. One that is older than what the page holds changes nothing. */
+export function applySnapshot(before: State | null, snapshot: Snapshot, received: number): State {
+  if (before && before.epoch === snapshot.epoch && snapshot.number < before.number) return before;
+  const firstOrder = (before?.feed[0]?.order ?? 0) + 1;
+  const known = new Set(before?.feed.map((entry) => entry.item.transition.id));
+  const feed = snapshot.feed
+    .slice(-FEED_LIMIT)
+    .map((item, index): FeedEntry => {
+      // Seen again after a break: what is news to the reader is still marked as new.
+      const isNews = before !== null && !known.has(item.transition.id);
+      return { item, order: firstOrder + index, arrived: isNews ? received : null };
+    })
+    .reverse();
+  return {
+    epoch: snapshot.epoch,
+    number: snapshot.number,
+    now: parse(snapshot.now),
+    received,
+    speed: snapshot.speed,
+    recommendations: new Map(
+      snapshot.recommendations.map((view) => {
+        const id = view.recommendation.recommendation_id;
+        const held = before?.recommendations.get(id);
+        const arrived = held ? held.arrived : before ? received : null;
+        return [id, { view, arrived, revised: held?.revised ?? null }];
+      }),
+    ),
+    feed,
+    conditions: new Map(snapshot.conditions.map((view) => [conditionKey(view), view])),
+    components: new Map(snapshot.components.map((view) => [view.status.component, view])),
+  };
+}
+
+/** The state after a delta. A delta that the page has already had changes nothing. */
+export function applyDelta(before: State, id: EventId, delta: Delta, received: number): State {
+  if (id.epoch !== before.epoch || id.number <= before.number) return before;
+  const now = Math.max(before.now, parse(delta.now));
+  let { recommendations, feed, conditions, components } = before;
+  const own = { recommendations: false, feed: false, conditions: false, components: false };
+
+  const ownRecommendations = (): Map<string, RecommendationEntry> => {
+    if (!own.recommendations) recommendations = new Map(recommendations);
+    own.recommendations = true;
+    return recommendations as Map<string, RecommendationEntry>;
+  };
+
+  const fresh: FeedEntry[] = [];
+  for (const change of delta.changes) {
+    switch (change.change) {
+      case "recommendation": {
+        const { recommendation_id: key, revision } = change.recommendation;
+        const held = recommendations.get(key);
+        const heldRevision = held?.view.recommendation.revision ?? 0;
+        if (revision < heldRevision) break;
+        ownRecommendations().set(key, {
+          view: change,
+          arrived: held ? held.arrived : received,
+          revised: held && revision > heldRevision ? received : (held?.revised ?? null),
+        });
+        break;
+      }
+      case "feed": {
+        const key = change.transition.id;
+        const pending = fresh.findIndex((entry) => entry.item.transition.id === key);
+        if (pending >= 0) {
+          fresh[pending] = { ...fresh[pending]!, item: change };
+          break;
+        }
+        const index = feed.findIndex((entry) => entry.item.transition.id === key);
+        if (index >= 0) {
+          feed = feed.with(index, { ...feed[index]!, item: change });
+          break;
+        }
+        // A full feed has forgotten its oldest lines: one that is older still is a repeat of those, not news.
+        const oldest = feed.length >= FEED_LIMIT ? feed.at(-1) : undefined;
+        if (oldest && parse(change.transition.at) < parse(oldest.item.transition.at)) break;
+        const order = (fresh.at(-1)?.order ?? feed[0]?.order ?? 0) + 1;
+        fresh.push({ item: change, order, arrived: received });
+        break;
+      }
+      case "condition": {
+        if (!own.conditions) conditions = new Map(conditions);
+        own.conditions = true;
+        (conditions as Map<string, ConditionView>).set(conditionKey(change), change);
+        break;
+      }
+      case "component": {
+        const held = components.get(change.status.component);
+        if (held && parse(change.status.at) < parse(held.status.at)) break;
+        if (!own.components) components = new Map(components);
+        own.components = true;
+        (components as Map<string, ComponentView>).set(change.status.component, change);
+        break;
+      }
+    }
+  }
+  if (fresh.length > 0) feed = [...fresh.reverse(), ...feed].slice(0, FEED_LIMIT);
+
+  // A new trading day: what closed yesterday is no longer "closed today".
+  const today = kstDate(now);
+  if (kstDate(before.now) !== today) {
+    for (const [key, entry] of recommendations) {
+      const { state, date } = entry.view.recommendation;
+      if (state === "closed" && date < today) ownRecommendations().delete(key);
+    }
+  }
+  return { ...before, number: id.number, now, received, recommendations, feed, conditions, components };
+}
+
+/** The state after a heartbeat: only the clock moves. */
+export function applyHeartbeat(before: State, now: string, received: number): State {
+  return { ...before, now: Math.max(before.now, parse(now)), received };
+}
+
+// --- what the screen asks ---------------------------------------------------------------------------------------------
+
+/** Open recommendations: highest score first, then the latest opened. */
+export function openRecommendations(state: State): RecommendationEntry[] {
+  return [...state.recommendations.values()]
+    .filter((entry) => entry.view.recommendation.state === "open")
+    .sort((a, b) => {
+      const [x, y] = [a.view.recommendation, b.view.recommendation];
+      return y.score - x.score || parse(y.opened_at) - parse(x.opened_at) || (x.code < y.code ? -1 : 1);
+    });
+}
+
+/** Closed recommendations, the latest closed first. */
+export function closedRecommendations(state: State): RecommendationEntry[] {
+  return [...state.recommendations.values()]
+    .filter((entry) => entry.view.recommendation.state === "closed")
+    .sort((a, b) => parse(b.view.recommendation.at) - parse(a.view.recommendation.at));
+}
+
+/** Order for a reader who is pointing at the list: held rows stay where they are, new ones follow. */
+export function holdOrder(
+  sorted: readonly RecommendationEntry[],
+  held: readonly string[],
+): readonly RecommendationEntry[] {
+  const byId = new Map(sorted.map((entry) => [entry.view.recommendation.recommendation_id, entry]));
+  const kept = held.flatMap((id) => byId.get(id) ?? []);
+  const heldIds = new Set(held);
+  return [...kept, ...sorted.filter((entry) => !heldIds.has(entry.view.recommendation.recommendation_id))];
+}
+
+/** A round figure at which every score bar is full, so that bars are comparable and rarely rescale. */
+export function scoreScale(entries: readonly RecommendationEntry[]): number {
+  const highest = entries.reduce((top, { view }) => {
+    return Math.max(top, view.recommendation.score, view.recommendation.threshold * 1.25);
+  }, 0);
+  if (highest <= 0) return 1;
+  const power = 10 ** Math.floor(Math.log10(highest));
+  const step = [1, 1.5, 2, 3, 4, 5, 7.5, 10].find((candidate) => candidate * power >= highest);
+  return (step ?? 10) * power;
+}
