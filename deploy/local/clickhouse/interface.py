@@ -378,7 +378,8 @@ class Interface:
             except BaseException:
                 await call("", insert.cancel)
                 raise
-        await answer.result(statement.format or "", iter(()), compress=False)
+        await answer.result("", iter(()), compress=False)
+        await answer.end()
 
     async def _read(
         self,
@@ -408,6 +409,7 @@ class Interface:
                 )
             finally:
                 await call("", result.close)
+        await answer.end()
 
     async def _until_gone(self, request: _Request, answer: _Answer, work: Coroutine[Any, Any, None]) -> None:
         """Do the work, but give it up when the client leaves or the server stops."""
@@ -457,6 +459,10 @@ class _Answer:
         self._engine = engine
         self._tag = secrets.token_hex(8)
         self._codec: compression.Codec = compression.Plain()
+        self._headers: list[tuple[str, str]] = []
+        self._output = ""
+        self._spool: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._last = b""
         self._started = False
         self.ended = False
 
@@ -492,10 +498,11 @@ class _Answer:
         whole: bool = False,
         finish: Callable[[], None] = lambda: None,
     ) -> None:
-        """Send a result: the first piece is awaited before the headers, so that most errors still have a status.
+        """Send a result up to its end, which is `end`'s.
 
-        With `whole` all of it is awaited (in memory, then in a file), and no error can come late. `finish` is called
-        on the engine's thread behind the last piece.
+        The first piece is awaited before the headers, so that most errors still have a status. With `whole` all of it
+        is awaited (in memory, then in a file), and no error can come late. `finish` is called on the engine's thread
+        behind the last piece.
         """
         encoding, codec = compression.encoder(self._request.headers.get("accept-encoding", "") if compress else "")
         request = self._request
@@ -514,36 +521,37 @@ class _Answer:
             spool.write(codec.finish())
             return spool
 
-        headers = [("Content-Type", _CONTENT_TYPES.get(output, "text/plain; charset=UTF-8"))]
+        self._output = output
+        self._headers = [("Content-Type", _CONTENT_TYPES.get(output, "text/plain; charset=UTF-8"))]
         if encoding:
-            headers.append(("Content-Encoding", encoding))
+            self._headers.append(("Content-Encoding", encoding))
         call = self._engine.call
         if whole:
-            with await call(request.mark, rest) as spool:
-                headers.append(("Content-Length", str(spool.tell())))
-                await self._start(200, *headers, *self._about(output))
-                spool.seek(0)
-                while part := spool.read(PIECE):
-                    await self._send({"type": "http.response.body", "body": part, "more_body": True})
-                await self._end(b"")
+            self._spool = await call(request.mark, rest)
             return
-        first = await call(request.mark, following)
-        if first is None:
-            await call("", finish)
-            last = codec.finish() if request.tally.result_bytes else b""
-            if not last:
-                headers = headers[:1]
-            await self._start(200, *headers, ("Content-Length", str(len(last))), *self._about(output))
-            await self._end(last)
-            return
-        self._codec = codec
-        await self._start(200, *headers, *self._about(output))
-        piece: bytes | None = first
+        piece = await call(request.mark, following)
+        if piece is not None:
+            self._codec = codec
+            await self._start(200, *self._headers, *self._about(output))
         while piece is not None:
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             piece = await call(request.mark, following)
         await call("", finish)
-        await self._end(codec.finish())
+        self._last = codec.finish()
+
+    async def end(self) -> None:
+        """Let the client see the end. By then its session must be free: its next request is on the way at once."""
+        if self._spool is not None:
+            with self._spool as spool:
+                length = spool.tell()
+                await self._start(200, *self._headers, ("Content-Length", str(length)), *self._about(self._output))
+                spool.seek(0)
+                while part := spool.read(PIECE):
+                    await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        elif not self._started:
+            length = len(self._last)
+            await self._start(200, *self._headers, ("Content-Length", str(length)), *self._about(self._output))
+        await self._end(self._last)
 
     def _about(self, output: str) -> list[tuple[str, str]]:
         tally = self._request.tally
