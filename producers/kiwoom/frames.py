@@ -51,7 +51,7 @@ class RealtimeRequest(Request, frozen=True, kw_only=True, tag="CNSRREQ", omit_de
     """Asks for a condition's members and to be told of every hit and exit from then on."""
 
     seq: str
-    search_type: Literal["1", ""] = ""
+    search_type: Literal["1"]
     stex_tp: Literal["K", "N", "A", ""] = ""
 
 
@@ -228,9 +228,7 @@ class Unreadable(Frame, frozen=True, kw_only=True):
     detail: str = ""
 
 
-Received = (
-    Ping | System | LoginReply | ListReply | ConditionReply | ClearReply | RegisterReply | Real | Unreadable
-)  # fmt: skip
+Received = Ping | System | LoginReply | ListReply | ConditionReply | ClearReply | RegisterReply | Real | Unreadable
 
 
 class _Wire(msgspec.Struct):
@@ -322,7 +320,7 @@ def _number(value: Any) -> int | None:
     return int(text)
 
 
-def _price(value: Any) -> int | None:
+def price(value: Any) -> int | None:
     """A price in won. Its sign says only the direction against the previous close."""
     number = _number(value)
     return None if number is None else abs(number)
@@ -409,12 +407,12 @@ def _search_row(row: dict[str, Any], code: str, exchange: Exchange) -> SearchRow
         code=code,
         exchange=exchange,
         name=_text(row.get("302")),
-        price=_price(row.get("10")),
+        price=price(row.get("10")),
         change=change,
         change_rate=None if rate is None else rate / 1000,
-        open=_price(row.get("16")),
-        high=_price(row.get("17")),
-        low=_price(row.get("18")),
+        open=price(row.get("16")),
+        high=price(row.get("17")),
+        low=price(row.get("18")),
         volume=_number(row.get("13")),
     )
 
@@ -472,22 +470,22 @@ def _trade_entry(entry: dict[str, Any], values: dict[str, Any]) -> TradeEntry | 
         return Discarded(reason="no-code")
     if (found := stock(written)) is None:
         return Discarded(reason="bad-code")
-    if (price := _price(values.get("10"))) is None:
+    if (last := price(values.get("10"))) is None:
         return Discarded(reason="no-price")
     code, exchange = found
     return TradeEntry(
         code=code,
         exchange=_exchange(exchange, values),
         time=_time(values.get("20")),
-        price=price,
+        price=last,
         change=_number(values.get("11")),
         change_rate=_decimal(values.get("12")),
         size=_number(values.get("15")),
         day_volume=_number(values.get("13")),
         value=_number(values.get("14")),
-        open=_price(values.get("16")),
-        high=_price(values.get("17")),
-        low=_price(values.get("18")),
+        open=price(values.get("16")),
+        high=price(values.get("17")),
+        low=price(values.get("18")),
     )
 
 

@@ -1,0 +1,123 @@
+"""TR calls over REST: paced, paged, with the token that `Tokens` has.
+
+Each call retries what is worth it – one time with a new token, a few times after a rate limit – and raises one of
+`errors` for everything else. What the fields of a TR mean is read here, so that nobody else has to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any, Final
+
+import httpx
+
+from streams.events import Stock
+
+from . import frames
+from .errors import STALE_TOKEN, CallRefused, RateLimited, TokenRefused, embedded_code, remedy
+from .token import Tokens, post
+
+MARKETS: Final = {"0": "KOSPI", "10": "KOSDAQ"}
+
+_TRIES: Final = 4
+_MOST_PAGES: Final = 1000
+
+
+class Rest:
+    """Kiwoom's TR calls.
+
+    Args:
+        spacing: least real seconds between two calls; the policy is 5 a second (paper trading: 1).
+    """
+
+    def __init__(self, http: httpx.AsyncClient, tokens: Tokens, *, rest_url: str, spacing: float = 0.2) -> None:
+        self._http = http
+        self._tokens = tokens
+        self._rest_url = rest_url.rstrip("/")
+        self._spacing = spacing
+        self._turn = asyncio.Lock()
+        self._next = 0.0
+
+    async def pages(self, api_id: str, path: str, body: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+        """Every page of a TR's answer.
+
+        Raises:
+            TokenRefused, RateLimited, Maintenance, Unreachable, CallRefused
+        """
+        paging: dict[str, str] = {}
+        for _ in range(_MOST_PAGES):
+            reply = await self._call(api_id, path, body, paging)
+            yield reply
+            if reply.get("cont-yn") != "Y" or not reply.get("next-key"):
+                return
+            paging = {"cont-yn": "Y", "next-key": str(reply["next-key"])}
+        raise CallRefused(f"{api_id} has more than {_MOST_PAGES} pages")
+
+    async def stocks(self, now: Callable[[], datetime]) -> AsyncIterator[Stock]:
+        """The listed stocks of KOSPI and KOSDAQ (ka10099), with their previous close."""
+        for number, market in MARKETS.items():
+            async for page in self.pages("ka10099", "/api/dostk/stkinfo", {"mrkt_tp": number}):
+                rows = page.get("list")
+                for row in rows if isinstance(rows, list) else ():
+                    if (stock := listed(row, market, now())) is not None:
+                        yield stock
+
+    async def _call(self, api_id: str, path: str, body: dict[str, str], paging: dict[str, str]) -> dict[str, Any]:
+        renewed = False
+        for attempt in range(1, _TRIES + 1):
+            token = await self._tokens.get()
+            await self._wait_turn()
+            try:
+                headers = {"authorization": f"Bearer {token}", "api-id": api_id}
+                reply = await post(self._http, self._rest_url + path, body, headers | paging)
+                _raise_for(api_id, reply)
+            except RateLimited:
+                if attempt == _TRIES:
+                    raise
+                await asyncio.sleep(attempt)
+            except TokenRefused as error:
+                if renewed or error.code not in STALE_TOKEN:
+                    raise
+                renewed = True
+                self._tokens.discard(token)
+            else:
+                return reply
+        raise CallRefused(f"{api_id} was not answered in {_TRIES} tries")
+
+    async def _wait_turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            await asyncio.sleep(max(0.0, self._next - loop.time()))
+            self._next = loop.time() + self._spacing
+
+
+def _raise_for(api_id: str, reply: dict[str, Any]) -> None:
+    code = reply.get("return_code")
+    if code == 0:
+        return
+    message = str(reply.get("return_msg", ""))
+    inside = embedded_code(message)
+    if code == 5 or inside == "1700":
+        raise RateLimited(f"Kiwoom allows no more calls for now ({message})", inside)
+    if inside in STALE_TOKEN or code == 3:
+        raise TokenRefused(f"{api_id} was refused ({message}): {remedy(inside)}", inside)
+    raise CallRefused(f"{api_id} was refused ({message or code})", inside)
+
+
+def listed(row: Any, market: str, received_at: datetime) -> Stock | None:
+    """One row of ka10099 as a record; None if it is no stock with a code and a name."""
+    if not isinstance(row, dict) or not isinstance(row.get("code"), str) or not isinstance(row.get("name"), str):
+        return None
+    found = frames.stock(row["code"])
+    name = row["name"].strip()
+    if found is None or not name:
+        return None
+    return Stock(
+        code=found[0],
+        name=name,
+        market=market,
+        previous_close=frames.price(row.get("lastPrice")) or None,
+        received_at=received_at,
+    )

@@ -1,0 +1,764 @@
+"""One connection to Kiwoom as a state machine: no socket, no clock, no await.
+
+In: what happened and when (`opened`, `received`, `tick`, `clear`, `closed`). Out: a list of actions, in the order in
+which they are to be done, and `deadline`, the moment at which `tick` is due. `client` owns socket and timers;
+`producers.conditions` turns the actions into records.
+
+    LOGIN → pause → CNSRLST → names become seqs → CNSRREQ for each condition → REAL
+
+The one idea: **every subscription is always somewhere**. Its `State` is what people see; its `_Step` is what the
+machine is waiting for; each step has a deadline and a next step, so that none can wait for ever. Nothing survives a
+connection: the next one gets a new machine and runs the whole sequence again.
+
+A request that is not answered may have been heard (Kiwoom then answers the next with 900003), so the second try is
+always CNSRCLR, pause, CNSRREQ. Entries that arrive between a request and its reply are held until the reply, so that
+the snapshot stands before them; a request that fails lets them go.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from streams.events import Exchange
+
+from . import frames
+from .errors import STALE_TOKEN, embedded_code
+
+State = Literal[
+    "disconnected", "listing", "requested", "live", "refused", "unanswered", "missing", "displaced", "resting"
+]
+SessionState = Literal["disconnected", "connecting", "login", "listing", "live", "displaced", "refused"]
+
+MAX_CONDITIONS: Final = 10  # Kiwoom's policy per login; what it does with the 11th is unknown.
+MASK: Final = "***"
+
+_REGISTERED: Final = 900003
+_UNKNOWN_SEQ: Final = 900004
+_TOO_MANY: Final = 105110
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """When something happened: `t` in the shell's monotonic seconds, `at` on the product's one clock (UTC)."""
+
+    t: float
+    at: datetime
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A condition to keep open: its name, and its seq where two have that name."""
+
+    name: str
+    seq: str = ""
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Every wait of a session, in real seconds."""
+
+    login_pause: float = 1.5
+    send_spacing: float = 0.35
+    clear_pause: float = 0.4
+    login_deadline: float = 10.0
+    list_deadline: float = 5.0
+    reply_deadline: float = 5.0
+    ping_silence: float = 35.0
+    slow_down: float = 2.0
+    ask_again: float = 60.0
+    goodbye: float = 5.0
+    goodbye_reply: float = 1.0
+    tries: int = 3
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what the machine wants done."""
+
+
+class Send(Action, frozen=True, kw_only=True):
+    """Send this frame, now."""
+
+    text: str
+
+
+class Traced(Action, frozen=True, kw_only=True):
+    """One raw frame, numbered from 1 per direction, secrets masked: for whoever keeps a journal."""
+
+    number: int
+    direction: Literal["in", "out"]
+    at: datetime
+    text: str
+
+
+class Entry(Action, frozen=True, kw_only=True):
+    """A hit or exit. `frame` and `entry` are where it stood, `received_at` when its frame came."""
+
+    condition: str
+    seq: str
+    code: str
+    exchange: Exchange
+    action: Literal["hit", "exit"]
+    time: str | None
+    received_at: datetime
+    frame: int
+    entry: int
+
+
+class Snapshot(Action, frozen=True, kw_only=True):
+    """All members of a condition, as of its request at `requested_at`."""
+
+    condition: str
+    seq: str
+    codes: tuple[str, ...]
+    requested_at: datetime
+    received_at: datetime
+    frame: int
+
+
+class Changed(Action, frozen=True, kw_only=True):
+    """A subscription is in another state, or in the same for another cause."""
+
+    condition: str
+    state: State
+    cause: str
+
+
+class SessionChanged(Action, frozen=True, kw_only=True):
+    """The session as a whole is in another state."""
+
+    state: SessionState
+    cause: str
+
+
+class Pinged(Action, frozen=True, kw_only=True):
+    """A PING came, and its echo has gone before."""
+
+
+class Ignored(Action, frozen=True, kw_only=True):
+    """Something came that changes nothing; `reason` is one of a fixed set of words, to be counted."""
+
+    reason: str
+    count: int = 1
+
+
+class Notice(Action, frozen=True, kw_only=True):
+    """A SYSTEM message that does not end the connection, to be shown to people."""
+
+    code: str
+    message: str
+
+
+class Over(Action, frozen=True, kw_only=True):
+    """The connection is finished: close it. `why` decides what follows.
+
+    `lost`: reconnect. `token`: reconnect with a new token. `refused`: LOGIN was refused for another reason.
+    `displaced`: another login took the app key; never reconnect by itself. `stopped`: we said goodbye.
+    `condition` names the one whose silence cost the connection.
+    """
+
+    why: Literal["lost", "token", "refused", "displaced", "stopped"]
+    cause: str
+    condition: str = ""
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+# What a subscription is waiting for:
+#   list      the next CNSRLST reply, and then to be requested
+#   queued    its CNSRREQ to be sent
+#   reply     the answer to its CNSRREQ
+#   clearing  its CNSRCLR to be sent, after which its CNSRREQ is queued
+#   probe     the next CNSRLST reply, which tells a deaf connection from a deaf condition
+#   rest      nothing (live), or `again_at`
+_Step = Literal["list", "queued", "reply", "clearing", "probe", "rest"]
+
+
+@dataclass(slots=True)
+class _Subscription:
+    name: str
+    wanted_seq: str
+    seq: str = ""
+    state: State = "disconnected"
+    cause: str = ""
+    step: _Step = "list"
+    silent: int = 0
+    refusals: int = 0
+    requested: Moment | None = None
+    reply_by: float | None = None
+    again_at: float | None = None
+    # CNSRREQs sent and not answered; while there is one, `since_request` remembers what was published since the last.
+    outstanding: int = 0
+    since_request: dict[str, str] = field(default_factory=dict)
+    registered: bool = False
+    held: list[Entry] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    kind: Literal["list", "request", "clear"]
+    name: str = ""
+    seq: str = ""
+    not_before: float = 0.0
+
+
+class Session:
+    """One connection, from LOGIN to its end.
+
+    Args:
+        wanted: at most `MAX_CONDITIONS` conditions, each name once.
+        token: raw access token; masked in everything that is traced.
+        patient: conditions that have already cost a connection by their silence, and shall not cost another one while
+            others are live.
+    """
+
+    def __init__(
+        self,
+        wanted: Iterable[Wanted],
+        *,
+        token: str,
+        stex_tp: Literal["K", "N", "A", ""] = "K",
+        timing: Timing | None = None,
+        patient: frozenset[str] = frozenset(),
+    ) -> None:
+        self._subscriptions = {w.name: _Subscription(w.name, w.seq) for w in wanted}
+        self._token = token
+        self._stex_tp = stex_tp
+        self._timing = timing or Timing()
+        self._patient = patient
+        self._state: SessionState = "connecting"
+        self._by_seq: dict[str, _Subscription] = {}
+        self._known: dict[str, str] = {}
+        self._queue: deque[_Outgoing] = deque()
+        self._next_send = 0.0
+        self._spacing = self._timing.send_spacing
+        self._login_by: float | None = None
+        self._list_by: float | None = None
+        self._list_failures = 0
+        self._ping_by: float | None = None
+        self._list_again_at: float | None = None
+        self._leaving_by: float | None = None
+        self._unconfirmed: set[str] = set()
+        self._frames_in = 0
+        self._frames_out = 0
+        self._actions: list[Action] = []
+        self.over = False
+
+    # -- inputs
+
+    def opened(self, now: Moment) -> list[Action]:
+        """The socket is open: LOGIN goes first."""
+        self._ping_by = now.t + self._timing.ping_silence
+        self._login_by = now.t + self._timing.login_deadline
+        self._next_send = now.t + self._spacing
+        self._enter("login", "")
+        self._put(frames.LoginRequest(token=self._token).text(), now)
+        return self._drain(now)
+
+    def received(self, raw: bytes | str, now: Moment) -> list[Action]:
+        """A frame came. Its actions begin with the echo if it was a PING."""
+        text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+        self._frames_in += 1
+        frame = frames.decode(raw)
+        if isinstance(frame, frames.Ping) and not self.over:
+            self._put(text, now)
+        self._trace("in", self._frames_in, text, now)
+        if self.over:
+            self._ignore_late(frame)
+        else:
+            self._handle(frame, now)
+        return self._drain(now)
+
+    def tick(self, now: Moment) -> list[Action]:
+        """Time has passed; due when `deadline` says so, harmless at any other moment."""
+        return self._drain(now)
+
+    def clear(self, now: Moment) -> list[Action]:
+        """We want to leave: CNSRCLR for everything that was requested, then `Over`."""
+        if self.over or self._leaving_by is not None:
+            return self._drain(now)
+        self._queue.clear()
+        self._leaving_by = now.t + self._timing.goodbye
+        for subscription in self._subscriptions.values():
+            self._release(subscription)
+            subscription.step, subscription.reply_by, subscription.again_at = "rest", None, None
+            if subscription.registered:
+                self._queue.append(_Outgoing("clear", subscription.name, subscription.seq))
+        return self._drain(now)
+
+    def closed(self, cause: str, now: Moment) -> list[Action]:
+        """The connection is gone."""
+        self._end("stopped" if self._leaving_by is not None else "lost", cause)
+        return self._take()
+
+    @property
+    def deadline(self) -> float | None:
+        """The moment (`Moment.t`) at which `tick` is due; None if nothing is waited for."""
+        if self.over:
+            return None
+        waits = [self._login_by, self._list_by, self._ping_by, self._list_again_at, self._leaving_by]
+        for subscription in self._subscriptions.values():
+            waits += (subscription.reply_by, subscription.again_at)
+        if self._sending and self._queue:
+            waits.append(max(self._next_send, min(item.not_before for item in self._queue)))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    @property
+    def live(self) -> bool:
+        """Whether at least one condition is live on this connection."""
+        return any(s.state == "live" for s in self._subscriptions.values())
+
+    # -- frames
+
+    def _handle(self, frame: frames.Received, now: Moment) -> None:
+        match frame:
+            case frames.Real(entries=entries):
+                for number, entry in enumerate(entries, start=1):
+                    self._entry(entry, number, now)
+            case frames.Ping():
+                self._ping_by = now.t + self._timing.ping_silence
+                self._actions.append(Pinged())
+            case frames.ConditionReply():
+                self._condition_reply(frame, now)
+            case frames.ListReply():
+                self._list_reply(frame, now)
+            case frames.LoginReply():
+                self._login_reply(frame, now)
+            case frames.System():
+                self._system(frame)
+            case frames.ClearReply():
+                self._clear_reply(frame)
+            case frames.RegisterReply():
+                self._ignore("unasked-reply")
+            case frames.Unreadable(reason=reason):
+                self._ignore(reason)
+
+    def _ignore_late(self, frame: frames.Received) -> None:
+        self._ignore("session-over", len(frame.entries) if isinstance(frame, frames.Real) else 1)
+
+    def _login_reply(self, reply: frames.LoginReply, now: Moment) -> None:
+        if self._state != "login":
+            self._ignore("unasked-reply")
+            return
+        if reply.code != 0:
+            stale = {str(reply.code), embedded_code(reply.message)} & STALE_TOKEN
+            self._end("token" if stale else "refused", f"LOGIN was refused: {reply.message or reply.code}")
+            return
+        self._login_by = None
+        self._next_send = max(self._next_send, now.t + self._timing.login_pause)
+        self._enter("listing", "")
+        for subscription in self._subscriptions.values():
+            self._change(subscription, "listing", "")
+        self._ask_list()
+
+    def _system(self, notice: frames.System) -> None:
+        said = f"{notice.code} {notice.message}".strip()
+        match notice.code:
+            case "R10001":
+                self._end("displaced", said)
+            case "R10002" | "R10004":
+                self._end("lost", said)
+            case _:
+                self._actions.append(Notice(code=notice.code, message=notice.message))
+
+    def _list_reply(self, reply: frames.ListReply, now: Moment) -> None:
+        # Late, or nobody asked: a list is a list – unless we have not logged in, or are leaving.
+        if not self._sending or self._leaving_by is not None:
+            self._ignore("unasked-reply")
+            return
+        self._list_by = None
+        if reply.code != 0 or not reply.complete:
+            self._list_failures += 1
+            cause = reply.message or "the list of conditions was unreadable"
+            if self._list_failures >= self._timing.tries:
+                self._end("lost", f"CNSRLST was refused {self._list_failures} times: {cause}")
+            else:
+                self._ask_list(now.t + self._timing.slow_down)
+            return
+        self._list_failures = 0
+        self._known = {seq: _same(name) for seq, name in reply.conditions}
+        if self._state != "live":
+            self._enter("live", "")
+        self._list_again_at = None
+        for subscription in self._subscriptions.values():
+            self._resolve(subscription, reply.conditions, now)
+            if self.over:
+                return
+        self._by_seq = {s.seq: s for s in self._subscriptions.values() if s.seq}
+
+    def _resolve(self, subscription: _Subscription, conditions: Sequence[tuple[str, str]], now: Moment) -> None:
+        """Find a condition's seq in a list that just came, and go on from there."""
+        name, wanted = _same(subscription.name), subscription.wanted_seq
+        found = [seq for seq, title in conditions if _same(title) == name and wanted in ("", seq)]
+        if len(found) != 1:
+            self._unresolved(subscription, conditions, found, now)
+            return
+        (seq,) = found
+        moved = subscription.seq not in ("", seq)
+        if moved:
+            # The user has edited the list in the HTS: the number now means another condition.
+            self._withdraw(subscription)
+        subscription.seq = seq
+        if moved or subscription.step == "list":
+            if moved:
+                self._change(subscription, "listing", f"its number changed to {seq}")
+            self._request(subscription)
+        elif subscription.step == "probe":
+            self._after_probe(subscription, now)
+
+    def _unresolved(
+        self, subscription: _Subscription, conditions: Sequence[tuple[str, str]], found: list[str], now: Moment
+    ) -> None:
+        self._withdraw(subscription)
+        wanted = subscription.wanted_seq
+        if found:
+            numbers = ", ".join(found)
+            self._change(
+                subscription,
+                "refused",
+                f"the account has {len(found)} conditions named {subscription.name} (seq {numbers}):"
+                " set seq to say which one is meant",
+            )
+        elif wanted and (title := self._known.get(wanted)):
+            self._change(
+                subscription,
+                "missing",
+                f"seq {wanted} is now {title}, not {subscription.name}: correct seq or leave it out",
+            )
+        else:
+            names = ", ".join(title for _, title in conditions) or "none"
+            what = f"{subscription.name} with seq {wanted}" if wanted else f"named {subscription.name}"
+            self._change(subscription, "missing", f"the account has no condition {what}; it has: {names}")
+        subscription.seq = ""
+        subscription.step = "list"
+        self._list_again_at = now.t + self._timing.ask_again
+
+    def _condition_reply(self, reply: frames.ConditionReply, now: Moment) -> None:
+        subscription = self._addressee(reply)
+        if reply.code == _TOO_MANY:
+            self._spacing = min(max(self._spacing * 2, self._timing.send_spacing), self._timing.slow_down)
+        if subscription is None or not subscription.outstanding or self._leaving_by is not None:
+            self._ignore("unasked-reply")
+            return
+        subscription.outstanding -= 1
+        if reply.discarded:
+            self._ignore("bad-code", reply.discarded)
+        if reply.code == 0 and reply.complete:
+            self._snapshot(subscription, reply, now)
+        elif reply.code in (0, None):
+            self._ignore("unreadable-reply")
+            if subscription.step == "reply":
+                self._silence(subscription, "the reply to CNSRREQ was incomplete", now)
+        elif subscription.step == "reply":
+            self._refusal(subscription, reply, now)
+        else:
+            # A refusal of a try that has been given up; the next one is on its way.
+            self._ignore("late-refusal")
+
+    def _addressee(self, reply: frames.ConditionReply) -> _Subscription | None:
+        """Whom a reply is for: by its seq, never by position.
+
+        Only a refusal without any seq may go to the one that waits, if it is alone.
+        """
+        if reply.seq:
+            return self._by_seq.get(reply.seq)
+        waiting = [s for s in self._subscriptions.values() if s.step == "reply"]
+        return waiting[0] if reply.code and len(waiting) == 1 else None
+
+    def _snapshot(self, subscription: _Subscription, reply: frames.ConditionReply, now: Moment) -> None:
+        assert subscription.requested is not None
+        codes = dict.fromkeys(member.code for member in reply.members)
+        # What was published since the request stands in the log before this snapshot, so the snapshot has to know it.
+        # (In the common case nothing was: entries since the request are still held, and follow.)
+        for code, action in subscription.since_request.items():
+            if action == "hit":
+                codes[code] = None
+            else:
+                codes.pop(code, None)
+        self._actions.append(
+            Snapshot(
+                condition=subscription.name,
+                seq=subscription.seq,
+                codes=tuple(codes),
+                requested_at=subscription.requested.at,
+                received_at=now.at,
+                frame=self._frames_in,
+            )
+        )
+        self._release(subscription)
+        if not subscription.outstanding:
+            subscription.since_request.clear()
+        if subscription.step in ("clearing", "queued") and not subscription.registered:
+            return  # Late: our CNSRCLR has gone and ended what this reply began, and the next CNSRREQ is on its way.
+        self._drop_queued(subscription)
+        self._settle(subscription, "live", "")
+        subscription.registered = True
+        subscription.silent = subscription.refusals = 0
+
+    def _refusal(self, subscription: _Subscription, reply: frames.ConditionReply, now: Moment) -> None:
+        self._release(subscription)
+        subscription.reply_by = None
+        subscription.silent = 0
+        subscription.refusals += 1
+        said = f"{reply.code} {reply.message}".strip()
+        once = subscription.refusals == 1
+        if reply.code == _REGISTERED and once:
+            self._change(subscription, "requested", said)
+            self._request_anew(subscription)
+        elif reply.code == _UNKNOWN_SEQ and once:
+            self._change(subscription, "listing", said)
+            subscription.registered = False
+            subscription.step = "list"
+            self._ask_list()
+        elif reply.code == _TOO_MANY and subscription.refusals < self._timing.tries:
+            self._change(subscription, "requested", said)
+            subscription.registered = False
+            self._request(subscription, now.t + self._timing.slow_down)
+        else:
+            if reply.code != _REGISTERED:
+                subscription.registered = False
+            self._settle(subscription, "refused", said, now.t + self._timing.ask_again)
+
+    def _silence(self, subscription: _Subscription, cause: str, now: Moment) -> None:
+        """A CNSRREQ was not answered in time – which does not say that it was not heard."""
+        self._release(subscription)
+        subscription.reply_by = None
+        subscription.silent += 1
+        tries = self._timing.tries
+        self._change(subscription, "unanswered", f"{cause} (try {min(subscription.silent, tries)} of {tries})")
+        if subscription.silent < tries:
+            self._request_anew(subscription)
+        else:
+            subscription.step = "probe"
+            self._ask_list()
+
+    def _after_probe(self, subscription: _Subscription, now: Moment) -> None:
+        """CNSRLST was answered, the condition was not: a new connection – but not twice at the others' expense."""
+        if subscription.name in self._patient and self.live:
+            subscription.silent = self._timing.tries - 1
+            cause = "CNSRREQ is not answered, though the list and other conditions are: is this condition too wide?"
+            self._settle(subscription, "unanswered", cause, now.t + self._timing.ask_again)
+            return
+        self._end("lost", f"{subscription.name}: {self._timing.tries} CNSRREQs were not answered", subscription.name)
+
+    def _clear_reply(self, reply: frames.ClearReply) -> None:
+        self._unconfirmed.discard(reply.seq)
+        if reply.code != 0:
+            self._ignore("clear-refused")
+
+    # -- entries
+
+    def _entry(self, entry: frames.Entry, number: int, now: Moment) -> None:
+        match entry:
+            case frames.Discarded(reason=reason):
+                self._ignore(reason)
+            case frames.ConditionEntry(seq=seq):
+                subscription = self._by_seq.get(seq)
+                if subscription is None:
+                    self._ignore("not-subscribed" if seq in self._known else "unknown-seq")
+                    return
+                said = Entry(
+                    condition=subscription.name,
+                    seq=seq,
+                    code=entry.code,
+                    exchange=entry.exchange,
+                    action=entry.action,
+                    time=entry.time,
+                    received_at=now.at,
+                    frame=self._frames_in,
+                    entry=number,
+                )
+                if subscription.step == "reply":
+                    subscription.held.append(said)
+                else:
+                    self._say(subscription, said)
+            case _:
+                self._ignore("other-type")
+
+    def _say(self, subscription: _Subscription, entry: Entry) -> None:
+        self._actions.append(entry)
+        if subscription.outstanding:
+            subscription.since_request[entry.code] = entry.action
+
+    def _release(self, subscription: _Subscription) -> None:
+        held, subscription.held = subscription.held, []
+        for entry in held:
+            self._say(subscription, entry)
+
+    # -- requests
+
+    def _ask_list(self, not_before: float = 0.0) -> None:
+        if self._list_by is None and not any(item.kind == "list" for item in self._queue):
+            self._queue.append(_Outgoing("list", not_before=not_before))
+
+    def _request(self, subscription: _Subscription, not_before: float = 0.0) -> None:
+        subscription.step, subscription.again_at = "queued", None
+        self._queue.append(_Outgoing("request", subscription.name, subscription.seq, not_before))
+
+    def _request_anew(self, subscription: _Subscription) -> None:
+        subscription.step, subscription.again_at = "clearing", None
+        self._queue.append(_Outgoing("clear", subscription.name, subscription.seq))
+
+    def _withdraw(self, subscription: _Subscription) -> None:
+        """Take back whatever was asked under the present seq.
+
+        The CNSRCLR goes to the head of the queue: two conditions may have swapped their numbers, and then the clear of
+        one must not end the new request of the other.
+        """
+        self._release(subscription)
+        self._drop_queued(subscription)
+        if subscription.registered:
+            self._queue.appendleft(_Outgoing("clear", "", subscription.seq))
+        subscription.reply_by = subscription.again_at = None
+        subscription.registered, subscription.outstanding = False, 0
+        subscription.since_request.clear()
+
+    def _drop_queued(self, subscription: _Subscription) -> None:
+        self._queue = deque(item for item in self._queue if item.name != subscription.name)
+
+    def _settle(self, subscription: _Subscription, state: State, cause: str, again_at: float | None = None) -> None:
+        subscription.step, subscription.reply_by, subscription.again_at = "rest", None, again_at
+        self._change(subscription, state, cause)
+
+    @property
+    def _sending(self) -> bool:
+        return self._state in ("listing", "live") and not self.over
+
+    def _pump(self, now: Moment) -> None:
+        """Send what may be sent now. Paced: Kiwoom swallows what comes in a burst."""
+        while self._sending and now.t >= self._next_send:
+            item = next((item for item in self._queue if item.not_before <= now.t), None)
+            if item is None:
+                return
+            self._queue.remove(item)
+            self._next_send = now.t + self._spacing
+            subscription = self._subscriptions.get(item.name)
+            match item.kind:
+                case "list":
+                    self._list_by = now.t + self._timing.list_deadline
+                    self._put(frames.ListRequest().text(), now)
+                case "clear":
+                    if self._leaving_by is not None:
+                        self._unconfirmed.add(item.seq)
+                        if not self._queue:
+                            self._leaving_by = min(self._leaving_by, now.t + self._timing.goodbye_reply)
+                    elif subscription is not None:
+                        self._request(subscription, now.t + self._timing.clear_pause)
+                    if subscription is not None:
+                        subscription.registered = False
+                    self._put(frames.ClearRequest(seq=item.seq).text(), now)
+                case "request":
+                    assert subscription is not None
+                    subscription.step = "reply"
+                    subscription.requested = now
+                    subscription.reply_by = now.t + self._timing.reply_deadline
+                    subscription.registered = True
+                    subscription.outstanding += 1
+                    subscription.since_request.clear()
+                    if subscription.state not in ("refused", "unanswered"):
+                        self._change(subscription, "requested", subscription.cause)
+                    request = frames.RealtimeRequest(seq=item.seq, search_type="1", stex_tp=self._stex_tp)
+                    self._put(request.text(), now)
+
+    # -- time
+
+    def _drain(self, now: Moment) -> list[Action]:
+        """Do what has become due, then hand out everything that is to be done."""
+        if not self.over:
+            self._due(now)
+            self._pump(now)
+            if self._leaving_by is not None and (
+                _passed(self._leaving_by, now) or not (self._queue or self._unconfirmed)
+            ):
+                self._end("stopped", "stopped")
+        return self._take()
+
+    def _due(self, now: Moment) -> None:
+        if _passed(self._ping_by, now):
+            self._end("lost", f"no PING for {self._timing.ping_silence:g} s")
+        elif _passed(self._login_by, now):
+            self._end("lost", f"LOGIN was not answered within {self._timing.login_deadline:g} s")
+        elif _passed(self._list_by, now):
+            self._end("lost", f"CNSRLST was not answered within {self._timing.list_deadline:g} s")
+        if self.over or self._leaving_by is not None:
+            return
+        if _passed(self._list_again_at, now):
+            self._list_again_at = None
+            self._ask_list()
+        for subscription in self._subscriptions.values():
+            if _passed(subscription.reply_by, now):
+                cause = f"CNSRREQ was not answered within {self._timing.reply_deadline:g} s"
+                self._silence(subscription, cause, now)
+            if _passed(subscription.again_at, now):
+                if subscription.registered:
+                    self._request_anew(subscription)
+                else:
+                    subscription.step, subscription.again_at = "list", None
+                    self._ask_list()
+
+    # -- out
+
+    def _take(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _put(self, text: str, now: Moment) -> None:
+        self._frames_out += 1
+        self._actions.append(Send(text=text))
+        self._trace("out", self._frames_out, text, now)
+
+    def _trace(self, direction: Literal["in", "out"], number: int, text: str, now: Moment) -> None:
+        masked = text.replace(self._token, MASK) if self._token else text
+        self._actions.append(Traced(number=number, direction=direction, at=now.at, text=masked))
+
+    def _ignore(self, reason: str, count: int = 1) -> None:
+        if count:
+            self._actions.append(Ignored(reason=reason, count=count))
+
+    def _enter(self, state: SessionState, cause: str) -> None:
+        self._state = state
+        self._actions.append(SessionChanged(state=state, cause=cause))
+
+    def _change(self, subscription: _Subscription, state: State, cause: str) -> None:
+        if (subscription.state, subscription.cause) != (state, cause):
+            subscription.state, subscription.cause = state, cause
+            self._actions.append(Changed(condition=subscription.name, state=state, cause=cause))
+
+    def _end(
+        self, why: Literal["lost", "token", "refused", "displaced", "stopped"], cause: str, condition: str = ""
+    ) -> None:
+        """The connection is finished. What was held is told first: it was received."""
+        if self.over:
+            return
+        self.over = True
+        self._queue.clear()
+        state: State = "displaced" if why == "displaced" else "disconnected"
+        session: SessionState
+        match why:
+            case "displaced":
+                session = "displaced"
+            case "token" | "refused":
+                session = "refused"
+            case _:
+                session = "disconnected"
+        for subscription in self._subscriptions.values():
+            self._release(subscription)
+            subscription.reply_by = subscription.again_at = None
+            self._change(subscription, state, cause)
+        self._enter(session, cause)
+        self._actions.append(Over(why=why, cause=cause, condition=condition))
+
+
+def _passed(deadline: float | None, now: Moment) -> bool:
+    return deadline is not None and now.t >= deadline
+
+
+def _same(name: str) -> str:
+    """A name as it is compared: a configuration typed on another system may compose Hangul differently."""
+    return unicodedata.normalize("NFC", name.strip())

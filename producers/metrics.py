@@ -1,0 +1,22 @@
+"""The producer's figures for Prometheus, on the default registry."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+FRAMES: Final = Counter("hitstream_producer_frames", "Frames received from Kiwoom.")
+EVENTS: Final = Counter("hitstream_producer_events", "Hits and exits received.", ["condition", "action"])
+IGNORED: Final = Counter("hitstream_producer_ignored", "What was received and changes nothing.", ["reason"])
+CONNECTIONS: Final = Counter("hitstream_producer_connections", "Connections to Kiwoom that were opened.")
+PING_AGE: Final = Gauge(
+    "hitstream_producer_ping_age_seconds", "Real seconds since the last PING; NaN before the first."
+)
+SUBSCRIPTION: Final = Gauge(
+    "hitstream_producer_subscription", "1 for the state in which a condition is.", ["condition", "state"]
+)
+PUBLISHED: Final = Counter("hitstream_producer_published", "Records that Kafka has acknowledged.", ["topic"])
+PUBLISH_FAILURES: Final = Counter("hitstream_producer_publish_failures", "Batches that had to be sent again.")
+DROPPED: Final = Counter("hitstream_producer_dropped", "Records that found no room in the queue.", ["topic"])
+WAITING: Final = Gauge("hitstream_producer_waiting", "Records that wait for Kafka's acknowledgement.")

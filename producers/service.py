@@ -1,0 +1,336 @@
+"""The producer role: one account's conditions, from Kiwoom to Kafka, until cancelled.
+
+It puts the parts together and owns their tasks: `kiwoom.client` hears, `conditions` makes records, `publisher` sends
+them. What it adds is what needs all three: statuses every few seconds, the file that remembers until when each
+condition was covered, readiness, and the order in which things end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import httpx
+import msgspec
+import structlog
+
+from streams.events import ConfigError, Frame, HitstreamError, Record, trading_date
+
+from . import metrics
+from .conditions import Conditions
+from .kiwoom.client import Backoff, Client
+from .kiwoom.errors import KiwoomError
+from .kiwoom.rest import Rest
+from .kiwoom.session import (
+    MAX_CONDITIONS,
+    Action,
+    Changed,
+    Entry,
+    Ignored,
+    Moment,
+    Notice,
+    Pinged,
+    SessionChanged,
+    State,
+    Timing,
+    Wanted,
+)
+from .kiwoom.token import Tokens, short_name
+from .publisher import Publisher, QueueFull
+from .settings import ConditionSource, KiwoomSettings
+
+_log = structlog.get_logger(__name__)
+
+_STATUS_EVERY: Final = 5.0
+_SAVE_EVERY: Final = 2.0
+_FLUSH_WITHIN: Final = 3.0
+_HTTP_TIMEOUT: Final = 10.0
+_STOCKS_AGAIN: Final = 60.0
+_STATES: Final[tuple[State, ...]] = (
+    "disconnected", "listing", "requested", "live", "refused", "unanswered", "missing", "displaced", "resting",
+)  # fmt: skip
+
+
+async def produce(
+    *,
+    kiwoom: KiwoomSettings,
+    conditions: Sequence[ConditionSource],
+    bootstrap_servers: str,
+    now: Callable[[], datetime],
+    ready: Callable[[str | None], None],
+    state_dir: Path,
+    timing: Timing | None = None,
+    backoff: Backoff | None = None,
+    on_frame: Callable[[Frame], None] | None = None,
+) -> None:
+    """Keep the conditions open and publish what they say, until cancelled.
+
+    Cancelling it clears the conditions, sends what is waiting, and says in a last status that it stopped. That takes
+    at most some 10 s.
+
+    Args:
+        now: market time, UTC.
+        ready: is told None when conditions are live, else why not.
+        state_dir: folder for the token and for what has to survive a restart.
+        timing, backoff: waits other than those of the settings.
+        on_frame: is given every raw frame, secrets masked.
+
+    Raises:
+        ConfigError: a setting is missing or wrong.
+        HitstreamError: Kafka is not there or has no topics, or Kiwoom refuses the app key.
+    """
+    _verify(kiwoom, conditions)
+    publisher = Publisher(bootstrap_servers)
+    ready(f"waiting for Kafka at {bootstrap_servers}")
+    await publisher.check()
+    timing = timing or Timing(login_pause=kiwoom.login_pause, send_spacing=kiwoom.send_spacing)
+    producer = short_name(kiwoom.app_key.get_secret_value())
+    covered = _Covered(state_dir / f"covered-{kiwoom.account}-{producer}.json")
+    known = Conditions(kiwoom.account, producer, [c.name for c in conditions], now(), covered.read())
+    service = _Service(known, publisher, now, ready)
+    metrics.PING_AGE.set_function(service.ping_age)
+    try:
+        async with httpx.AsyncClient(timeout=_HTTP_TIMEOUT) as http, asyncio.TaskGroup() as publishing:
+            sending = publishing.create_task(publisher.run(), name="publisher")
+            tokens = Tokens(
+                http,
+                rest_url=kiwoom.rest_url,
+                app_key=kiwoom.app_key,
+                secret_key=kiwoom.secret_key,
+                now=now,
+                folder=state_dir,
+            )
+            client = Client(
+                url=kiwoom.websocket_url,
+                producer=producer,
+                tokens=tokens,
+                wanted=[Wanted(c.name, c.seq) for c in conditions],
+                stex_tp=kiwoom.stex_tp,
+                timing=timing,
+                backoff=backoff or Backoff(),
+                now=now,
+                handler=service,
+                on_frame=on_frame,
+            )
+            rest = Rest(http, tokens, rest_url=kiwoom.rest_url)
+            try:
+                async with asyncio.TaskGroup() as listening:
+                    listening.create_task(client.run(), name="kiwoom")
+                    listening.create_task(service.report(), name="status")
+                    listening.create_task(service.remember(covered), name="covered")
+                    listening.create_task(service.fetch_stocks(rest), name="stocks")
+            finally:
+                service.stopped()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_FLUSH_WITHIN):
+                        await publisher.flush()
+                covered.write(service.covered())
+                sending.cancel()
+    except BaseExceptionGroup as group:
+        # One class, one cause, one sentence: the group is only how tasks end together.
+        if (cause := _first(group)) is not None:
+            raise cause from None
+        raise
+
+
+def _verify(kiwoom: KiwoomSettings, conditions: Sequence[ConditionSource]) -> None:
+    for name in ("rest_url", "websocket_url"):
+        if not getattr(kiwoom, name):
+            raise ConfigError(f"kiwoom.{name} is not set: say where Kiwoom is")
+    for name in ("app_key", "secret_key"):
+        if not getattr(kiwoom, name).get_secret_value():
+            raise ConfigError(f"kiwoom.{name} is not set: take it from the Open API portal, or from a file")
+    if not conditions:
+        raise ConfigError("no condition is configured: add [[conditions]] with the name of a saved condition")
+    if len(conditions) > MAX_CONDITIONS:
+        raise ConfigError(
+            f"{len(conditions)} conditions are configured, and Kiwoom keeps at most {MAX_CONDITIONS} open per app key:"
+            " remove some of [[conditions]]"
+        )
+    names = [c.name for c in conditions]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"[[conditions]] names {', '.join(twice)} more than once: events are told apart by name")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> HitstreamError | None:
+    for error in group.exceptions:
+        found = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, HitstreamError):
+            return found
+    return None
+
+
+class _Service:
+    """The client's handler: actions → records → publisher, figures and readiness."""
+
+    def __init__(
+        self,
+        conditions: Conditions,
+        publisher: Publisher,
+        now: Callable[[], datetime],
+        ready: Callable[[str | None], None],
+    ) -> None:
+        self._conditions = conditions
+        self._publisher = publisher
+        self._now = now
+        self._ready = ready
+        self._pinged: float | None = None
+        self._logged_in = asyncio.Event()
+        self._show()
+
+    # -- Handler
+
+    def connecting(self, connection: str) -> None:
+        self._offer_all(self._conditions.connecting(connection, self._now()))
+        self._show()
+
+    def handle(self, actions: Sequence[Action], now: Moment, *, frame: bool) -> None:
+        changed = False
+        for action in actions:
+            self._offer_all(self._conditions.apply(action, now.at))
+            match action:
+                case Entry():
+                    metrics.EVENTS.labels(action.condition, action.action).inc()
+                case Ignored():
+                    metrics.IGNORED.labels(action.reason).inc(action.count)
+                case Pinged():
+                    self._pinged = time.monotonic()
+                case Changed():
+                    changed = True
+                    _log.info("condition", name=action.condition, state=action.state, cause=action.cause)
+                case SessionChanged():
+                    changed = True
+                    if action.state == "live":
+                        self._logged_in.set()
+                case Notice():
+                    _log.info("notice from kiwoom", code=action.code, message=action.message)
+                case _:
+                    pass
+        if frame:
+            metrics.FRAMES.inc()
+            self._conditions.heard(now.at)
+        if changed:
+            self._show()
+
+    def disconnected(self, cause: str, state: Literal["disconnected", "refused", "displaced"]) -> None:
+        with suppress(QueueFull):
+            self._offer_all(self._conditions.disconnected(cause, self._now(), state))
+        self._show()
+
+    async def room(self) -> None:
+        await self._publisher.room()
+
+    # -- tasks
+
+    async def report(self) -> None:
+        """Say how everything is, every few seconds."""
+        while True:
+            await asyncio.sleep(_STATUS_EVERY)
+            self._offer_all(self._conditions.statuses(self._now()))
+
+    async def remember(self, covered: _Covered) -> None:
+        """Keep on disk until when each condition is covered."""
+        while True:
+            await asyncio.sleep(_SAVE_EVERY)
+            covered.write(self.covered())
+
+    async def fetch_stocks(self, rest: Rest) -> None:
+        """Publish the listed stocks, at the first login of each trading date."""
+        fetched = None
+        while True:
+            await self._logged_in.wait()
+            self._logged_in.clear()
+            if (today := trading_date(self._now())) == fetched:
+                continue
+            try:
+                count = 0
+                async for stock in rest.stocks(self._now):
+                    await self._publisher.room(0.25)
+                    self._publisher.offer(stock)
+                    count += 1
+            except (KiwoomError, QueueFull) as error:
+                _log.warning("the list of stocks was not fetched", cause=str(error))
+                await asyncio.sleep(_STOCKS_AGAIN)
+                self._logged_in.set()
+            else:
+                fetched = today
+                _log.info("stocks", count=count)
+
+    # -- the end
+
+    def stopped(self) -> None:
+        """The last statuses. A session that was displaced stays so: that is what the next reader has to know."""
+        state, _ = self._conditions.session
+        if state != "displaced":
+            with suppress(QueueFull):
+                self._offer_all(self._conditions.disconnected("stopped", self._now()))
+        self._ready("stopped")
+
+    def covered(self) -> dict[str, datetime]:
+        """Until when each condition is covered by what Kafka has acknowledged."""
+        oldest = self._publisher.oldest
+        limit = None if oldest is None else datetime.fromtimestamp(oldest, UTC)
+        return {name: at if limit is None else min(at, limit) for name, at in self._conditions.covered.items()}
+
+    def ping_age(self) -> float:
+        """Real seconds since the last PING."""
+        return math.nan if self._pinged is None else time.monotonic() - self._pinged
+
+    # -- parts
+
+    def _offer_all(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._publisher.offer(record)
+
+    def _show(self) -> None:
+        states = self._conditions.states
+        for name, (state, _) in states.items():
+            for known in _STATES:
+                metrics.SUBSCRIPTION.labels(name, known).set(known == state)
+        session, cause = self._conditions.session
+        if session != "live":
+            self._ready(f"session {session}: {cause}" if cause else f"session {session}")
+        elif waiting := [
+            name for name, (state, _) in states.items() if state in ("disconnected", "listing", "requested")
+        ]:
+            self._ready(f"waiting for {', '.join(waiting)}")
+        elif not any(state == "live" for state, _ in states.values()):
+            self._ready("; ".join(f"{name} is {state}: {cause}" for name, (state, cause) in states.items()))
+        else:
+            self._ready(None)
+
+
+class _Covered:
+    """The file that remembers, across processes, until when each condition was covered."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written: dict[str, datetime] | None = None
+
+    def read(self) -> dict[str, datetime]:
+        """What an earlier process left; nothing if there was none or the file is damaged."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, datetime])
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
+    def write(self, covered: dict[str, datetime]) -> None:
+        """Replace the file, whole or not at all."""
+        if not covered or covered == self._written:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_bytes(msgspec.json.encode(covered))
+            temporary.replace(self._path)
+        except OSError as error:
+            _log.warning("what is covered could not be kept: a restart may not tell its gap", cause=str(error))
+        else:
+            self._written = dict(covered)
