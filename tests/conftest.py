@@ -5,107 +5,169 @@
 `fresh_kafka`  bootstrap address of a broker of this test's own: empty, every topic created.
 `broker`       the same as a handle, for tests that stop, kill, restart or wipe it.
 
-All three start what they need and stop it at the end. `HITSTREAM_TEST_KAFKA=apache|noida` chooses the engine; the
-header line says which it is and why.
+All three start what they need and stop it at the end, whatever that end is. `HITSTREAM_TEST_KAFKA=apache|noida`
+chooses the engine; without it, it is Apache Kafka where Java and its jars can be had, else noida-db. The header says
+which one and why.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
+import contextlib
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
+import psutil
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from streams import topics
+from deploy.local.kafka import apache
+from deploy.topics import ensure
+from streams.events import HitstreamError
+
+_FIXTURES = {"kafka", "fresh_kafka", "broker", "kafka_engine"}
+_ENGINE = pytest.StashKey[Literal["apache", "noida"]]()
+
+# The broker's process: it leaves when told to, and when its standard input ends, which is when pytest is gone.
+_SERVE = """
+import asyncio, signal, sys
+from pathlib import Path
+from deploy.local.kafka import serve
+from streams.events import HitstreamError
+
+async def main():
+    me, loop = asyncio.current_task(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, me.cancel)
+    loop.add_reader(0, me.cancel)
+    await serve(host="127.0.0.1", port=int(sys.argv[1]), data_dir=Path(sys.argv[2]), engine=sys.argv[3],
+                report=print, ready=lambda reason: print("READY" if reason is None else reason, flush=True))
+
+try:
+    asyncio.run(main())
+except HitstreamError as error:
+    sys.exit(str(error))
+except asyncio.CancelledError:
+    pass
+"""
 
 
 def pytest_report_header() -> str:
-    return "kafka: noida-db, the embedded broker"
+    return f"kafka: {_choose()[1]}"
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Get Apache Kafka before the first test that needs it, so that no test waits for a download."""
+    engine, _ = _choose()
+    needed = any(_FIXTURES & set(getattr(item, "fixturenames", ())) for item in session.items)
+    if engine == "apache" and needed and not session.config.option.collectonly:
+        try:
+            _apart(lambda: apache.prepare(lambda line: None))
+        except HitstreamError as error:
+            if os.environ.get("HITSTREAM_TEST_KAFKA"):
+                raise pytest.UsageError(str(error)) from error
+            engine = "noida"
+            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+            if reporter is not None:
+                reporter.write_line(f"kafka: noida-db, the embedded broker, because: {error}")
+    session.config.stash[_ENGINE] = engine
+
+
+def _choose() -> tuple[Literal["apache", "noida"], str]:
+    """The engine of this run, and the words for it."""
+    asked = os.environ.get("HITSTREAM_TEST_KAFKA")
+    if asked not in (None, "", "apache", "noida"):
+        raise pytest.UsageError(f"HITSTREAM_TEST_KAFKA is {asked!r}: apache or noida.")
+    if asked:
+        return cast(Literal["apache", "noida"], asked), f"{asked}, because HITSTREAM_TEST_KAFKA says so"
+    missing = _apart(apache.available)
+    if missing:
+        return "noida", f"noida-db, the embedded broker, because: {missing}"
+    return "apache", "Apache Kafka, because Java and its jars can be had here"
 
 
 class Broker:
-    """A broker of its own on a fixed port and data folder, started and with every topic created."""
+    """A broker of its own on a fixed port and data folder."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, engine: str) -> None:
         self.data_dir = data_dir
-        self.port = free_port()
+        self.engine = engine
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
         self.address = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; what it kept is there again."""
+        """Start it, every topic there; what it kept is there again."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        with (self.data_dir / "broker.log").open("ab") as log:
-            binary = str(importlib.resources.files("noida_db") / "noida-db")
-            arguments = ["start", "--data-dir", str(self.data_dir), "--only", "kafka", "--kafka-port", str(self.port)]
-            self.process = subprocess.Popen([binary, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                break
-            except OSError:
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    raise RuntimeError((self.data_dir / "broker.log").read_text()) from None
-                time.sleep(0.02)
-        _apart(lambda: _create_topics(self.address))
+        output = self.data_dir / "serve.log"
+        with output.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _SERVE, str(self.port), str(self.data_dir), self.engine],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 90
+        while b"READY" not in output.read_bytes():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the broker did not start: {output.read_text()}")
+            time.sleep(0.02)
+        _apart(lambda: ensure(self.address))
 
     def stop(self) -> None:
         """Stop it in order: what it was told stays."""
-        self._end(signal.SIGTERM)
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            else:
+                self._forget()
 
     def kill(self) -> None:
-        """Kill it at once, as a crash would."""
-        self._end(signal.SIGKILL)
+        """Kill it at once, as a crash of the machine's processes would."""
+        if self.process is not None:
+            doomed = []
+            with contextlib.suppress(psutil.NoSuchProcess):
+                serving = psutil.Process(self.process.pid)
+                doomed = [*serving.children(recursive=True), serving]
+            for process in doomed:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGKILL)
+            psutil.wait_procs(doomed[:-1], timeout=20)
+            self.process.wait(20)
+            self._forget()
 
     def wipe(self) -> None:
         """Stop it and forget everything; `start` makes it new."""
         self.kill()
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
-    def _end(self, number: signal.Signals) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
+    def _forget(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process = None
 
 
-async def _create_topics(address: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(t.name, t.partitions, 1, topic_configs=t.config) for t in topics.ALL])
-    finally:
-        await admin.close()
-
-
-def _apart(make: Callable[[], Any]) -> None:
+def _apart(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run a coroutine in a thread of its own, so that the test's event loop is left alone."""
+    outcome: list[Any] = []
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
-            asyncio.run(make())
+            outcome.append(asyncio.run(make()))
         except BaseException as error:
             failure.append(error)
 
@@ -114,12 +176,19 @@ def _apart(make: Callable[[], Any]) -> None:
     thread.join()
     if failure:
         raise failure[0]
+    return outcome[0]
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kafka_engine(request: pytest.FixtureRequest) -> str:
+    """`apache` or `noida`: what the brokers of this run are."""
+    return request.config.stash[_ENGINE]
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory, kafka_engine: str) -> Iterator[str]:
     """Bootstrap address of the session's broker, all topics created. Shared: use groups of your own."""
-    broker = Broker(tmp_path_factory.mktemp("kafka") / "data")
+    broker = Broker(tmp_path_factory.mktemp("kafka") / "data", kafka_engine)
     try:
         broker.start()
         yield broker.address
@@ -128,9 +197,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
+def broker(tmp_path: Path, kafka_engine: str) -> Iterator[Broker]:
     """A broker of this test's own, running, as a handle: `address`, `stop`, `start`, `kill`, `wipe`."""
-    broker = Broker(tmp_path / "kafka")
+    broker = Broker(tmp_path / "kafka", kafka_engine)
     try:
         broker.start()
         yield broker

@@ -274,9 +274,7 @@ async def run(
         keep_open: descriptors to inherit (a lock's).
         options: further options of Java; they leave the class archive unused.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "log4j2.properties").write_text(_LOG4J)
-    (folder / "server.properties").write_text(_properties(host, port, free_port("127.0.0.1"), "logs"))
+    _configure(folder, host, port)
     if not (folder / "logs" / "meta.properties").exists():
         await _format(kafka, folder)
     console = folder / "console.log"
@@ -286,6 +284,12 @@ async def run(
             words = last_lines(console) if console.stat().st_size else last_lines(folder / "kafka.log")
             raise HitstreamError(f"Apache Kafka did not start; the end of its log in {folder}: {words}")
         yield broker, folder / "kafka.log"
+
+
+def _configure(folder: Path, host: str, port: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log4j2.properties").write_text(_LOG4J)
+    (folder / "server.properties").write_text(_properties(host, port, free_port("127.0.0.1"), "logs"))
 
 
 async def _format(kafka: Kafka, folder: Path) -> None:

@@ -49,22 +49,15 @@ async def run(folder: Path, *, keep_open: tuple[int, ...] = ()) -> AsyncIterator
 
     `folder` (absolute) is where its state is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "noida.log"
     port = free_port(HOST)
-    command: list[str | Path] = [
-        binary(),
-        "start",
-        "--data-dir",
-        folder,
-        "--host",
-        HOST,
-        "--only",
-        "kafka",
-        "--kafka-port",
-        str(port),
-    ]
+    command = _command(folder, port)
     async with child(command, log=log, grace=_STOP_SECONDS, farewell="TERM", keep_open=keep_open) as broker:
         if not await until_ready(broker, HOST, port, _START_SECONDS):
             raise HitstreamError(f"noida-db did not start; the end of {log}: {last_lines(log)}")
         yield broker, port, log
+
+
+def _command(folder: Path, port: int) -> list[str | Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [binary(), "start", "--data-dir", folder, "--host", HOST, "--only", "kafka", "--kafka-port", str(port)]
