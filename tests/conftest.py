@@ -145,7 +145,8 @@ class Broker:
             for process in doomed:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGKILL)
-            psutil.wait_procs(doomed[:-1], timeout=20)
+            while any(map(_lives, doomed[:-1])):
+                time.sleep(0.01)
             self.process.wait(20)
             self._forget()
 
@@ -158,6 +159,14 @@ class Broker:
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
         self.process = None
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process runs; one that nobody has asked after yet does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _apart(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
