@@ -189,9 +189,15 @@ def _apart(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 
 @pytest.fixture(scope="session")
-def kafka_engine(request: pytest.FixtureRequest) -> str:
-    """`apache` or `noida`: what the brokers of this run are."""
+def available_engine(request: pytest.FixtureRequest) -> str:
+    """`apache` or `noida`: the engine of this run."""
     return request.config.stash[_ENGINE]
+
+
+@pytest.fixture(scope="session")
+def kafka_engine(available_engine: str) -> str:
+    """The engine that a test's broker is; a folder of tests may run on several."""
+    return available_engine
 
 
 @pytest.fixture(scope="session")
