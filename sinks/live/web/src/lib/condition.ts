@@ -1,6 +1,6 @@
 /** What a condition's state means to the person watching it. Pure. */
 
-import type { ConditionView } from "./contract";
+import type { ConditionView, Status } from "./contract";
 import { parse } from "./time";
 
 /** Market milliseconds without a hit or exit after which a live condition is called quiet. Quiet is not dead. */
@@ -19,8 +19,14 @@ export const SUBSCRIPTION_STATES = [
 ] as const;
 export type SubscriptionState = (typeof SUBSCRIPTION_STATES)[number];
 
-/** A word for the screen: the subscription's own states, `quiet` for a live one that says nothing, `unknown`. */
-export type ConditionWord = SubscriptionState | "quiet" | "unknown";
+/** Real milliseconds after which a producer that says nothing is not believed any more (it reports every 5 s). */
+export const SILENT_AFTER = 30_000;
+
+/**
+ * A word for the screen: the subscription's own states; `quiet` for a live one without hits or exits; `silent` if its
+ * producer has stopped reporting, whatever it said last; `unknown` if it never reported.
+ */
+export type ConditionWord = SubscriptionState | "quiet" | "silent" | "unknown";
 
 export type Tone = "good" | "calm" | "pending" | "rest" | "bad" | "unknown";
 
@@ -35,34 +41,41 @@ export const TONES: Readonly<Record<ConditionWord, Tone>> = {
   unanswered: "bad",
   missing: "bad",
   displaced: "bad",
+  silent: "bad",
   unknown: "unknown",
 };
 
-/** How a condition is doing at `now` (the market's clock, milliseconds). */
-export function conditionWord(view: ConditionView, now: number): ConditionWord {
-  const state = view.status?.state;
-  if (!SUBSCRIPTION_STATES.includes(state as SubscriptionState)) return "unknown";
-  if (state !== "live") return state as SubscriptionState;
-  const last = view.last_at ? parse(view.last_at) : parse(view.status!.since);
+/** Whether whoever wrote a status has been silent for too long to be believed. */
+export const isSilent = (status: Status, now: number, speed: number): boolean =>
+  (now - parse(status.at)) / speed > SILENT_AFTER;
+
+/** How a condition is doing at `now` (the market's clock in milliseconds, which runs `speed` times as fast). */
+export function conditionWord(view: ConditionView, now: number, speed = 1): ConditionWord {
+  const state = view.status?.state as SubscriptionState | undefined;
+  if (!view.status || !state || !SUBSCRIPTION_STATES.includes(state)) return "unknown";
+  // What is bad already stays so: a producer that was stopped says it last, and then nothing.
+  if (TONES[state] !== "bad" && isSilent(view.status, now, speed)) return "silent";
+  if (state !== "live") return state;
+  const last = view.last_at ? parse(view.last_at) : parse(view.status.since);
   return now - last >= QUIET_AFTER ? "quiet" : "live";
 }
 
-/** Whether the hub hears this condition at all. */
-export const isListening = (view: ConditionView): boolean => view.status?.state === "live";
+/** Whether hits and exits of this condition are being received. */
+export const isListening = (word: ConditionWord): boolean => word === "live" || word === "quiet";
 
 /** Those in trouble first, then by name. */
-export function conditionOrder(a: ConditionView, b: ConditionView): number {
-  const rank = (view: ConditionView): number => (TONES[conditionWord(view, 0)] === "bad" ? 0 : 1);
-  return rank(a) - rank(b) || a.condition.localeCompare(b.condition, "ko");
+export function orderConditions(views: Iterable<ConditionView>, now: number, speed: number): ConditionView[] {
+  const rank = (view: ConditionView): number => (TONES[conditionWord(view, now, speed)] === "bad" ? 0 : 1);
+  return [...views].sort((a, b) => rank(a) - rank(b) || a.condition.localeCompare(b.condition, "ko"));
 }
 
 /** Tone of any component's own word of state; words that are not known are shown as they are, without judgement. */
 export function componentTone(state: string): Tone {
-  if (["live", "ready", "running", "ok", "logged-in", "connected", "up", "healthy"].includes(state)) return "good";
-  if (["starting", "connecting", "listing", "requested", "rebuilding", "recovering", "logging-in", "stopping"].includes(state))
+  if (["live", "ready", "running", "ok", "connected"].includes(state)) return "good";
+  if (["starting", "connecting", "login", "listing", "requested", "rebuilding", "recovering", "stopping"].includes(state))
     return "pending";
   if (["resting", "stopped", "closed", "idle", "standby"].includes(state)) return "rest";
-  if (["disconnected", "refused", "unanswered", "missing", "displaced", "failed", "down", "error", "not-ready", "unhealthy", "lagging"].includes(state))
+  if (["disconnected", "refused", "unanswered", "missing", "displaced", "failed", "deaf", "silent", "lagging"].includes(state))
     return "bad";
   return "unknown";
 }

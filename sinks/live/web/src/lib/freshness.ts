@@ -12,7 +12,7 @@ export type Connection = "connecting" | "live" | "stale";
  * The state of the page's connection.
  *
  * @param hasState whether a snapshot has ever arrived
- * @param broken whether the connection has reported an error since the last event
+ * @param broken whether the connection has failed and not been brought up to date since, or the hub says it is deaf
  * @param age milliseconds since the last event or heartbeat
  */
 export function connectionState(hasState: boolean, broken: boolean, age: number): Connection {

@@ -6,7 +6,7 @@
  */
 
 import { connectionState, type Connection } from "./freshness";
-import { applyDelta, applyHeartbeat, applySnapshot, type State } from "./store";
+import { applyDelta, applyHeartbeat, applySnapshot, hubTrouble, type State } from "./store";
 import { Stream } from "./stream";
 import { extrapolate, untilNextSecond } from "./time";
 
@@ -22,8 +22,8 @@ export class Live {
   now = $state.raw(0);
   /** Real seconds since the hub was last heard, for the banner. */
   silentFor = $state.raw(0);
-  /** Whether the very first connection keeps failing. */
-  unreachable = $state.raw(false);
+  /** What stands in the way before the first snapshot, or of getting back. */
+  obstacle = $state.raw<"none" | "unreachable" | "rebuilding" | "login">("none");
 
   #latest: State | null = null;
   #heard = { steady: -Infinity, wall: -Infinity };
@@ -34,16 +34,17 @@ export class Live {
 
   constructor(url: string) {
     this.#stream = new Stream(url, {
-      snapshot: (snapshot) => this.#hear(applySnapshot(this.#latest, snapshot, steady())),
+      snapshot: (snapshot) => this.#bringUpToDate(applySnapshot(this.#latest, snapshot, steady())),
       delta: (id, delta) => {
         if (this.#latest === null || this.#latest.epoch !== id.epoch) return false;
-        this.#hear(applyDelta(this.#latest, id, delta, steady()));
+        this.#bringUpToDate(applyDelta(this.#latest, id, delta, steady()));
         return true;
       },
-      heartbeat: (heartbeat) => this.#hear(this.#latest && applyHeartbeat(this.#latest, heartbeat.now, steady())),
-      broken: () => {
+      heartbeat: (heartbeat) => this.#beat(heartbeat.now),
+      broken: (isRefused) => {
         this.#broken = true;
-        this.unreachable = this.#latest === null;
+        this.obstacle = "unreachable";
+        if (isRefused) void this.#askWhy(url);
         this.#judge();
       },
     });
@@ -77,10 +78,36 @@ export class Live {
     };
   }
 
-  #hear(state: State | null): void {
+  #bringUpToDate(state: State): void {
     this.#latest = state;
     this.#heard = { steady: steady(), wall: wall() };
-    this.#broken = this.unreachable = false;
+    this.#broken = false;
+    this.obstacle = "none";
+    this.#scheduleShow();
+  }
+
+  /** A heartbeat keeps alive what is up to date; after a break it does not make it so: the hub may still be reading. */
+  #beat(now: string): void {
+    if (this.#latest === null || this.#broken) {
+      this.obstacle = "rebuilding";
+      return;
+    }
+    this.#latest = applyHeartbeat(this.#latest, now, steady());
+    this.#heard = { steady: steady(), wall: wall() };
+    this.#scheduleShow();
+  }
+
+  /** An EventSource does not say why it was refused; a login that has ended is the one cause a reader can mend. */
+  async #askWhy(url: string): Promise<void> {
+    try {
+      const answer = await fetch(new URL("status", url), { signal: AbortSignal.timeout(5000) });
+      if (answer.status === 401 && this.#broken) this.obstacle = "login";
+    } catch {
+      // Not reachable either: said already.
+    }
+  }
+
+  #scheduleShow(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
     const show = (): void => {
@@ -94,7 +121,7 @@ export class Live {
   #show(): void {
     const first = this.state === null;
     this.state = this.#latest;
-    if (this.connection !== "live") this.#judge();
+    this.#judge();
     if (first) this.#tellTime();
   }
 
@@ -104,8 +131,9 @@ export class Live {
 
   #judge(): void {
     const age = this.#age();
+    const trouble = this.state && hubTrouble(this.state);
     // What has arrived but not been drawn yet does not make the screen current.
-    this.connection = connectionState(this.state !== null, this.#broken, age);
+    this.connection = connectionState(this.state !== null, this.#broken || trouble !== null, age);
     this.silentFor = this.connection === "stale" ? Math.floor(age / 1000) : 0;
   }
 

@@ -4,12 +4,14 @@
  * Pure: an event and the state before give the state after; no DOM, no network, no clock (`received` is passed in, in
  * milliseconds of any steady clock). What did not change keeps its identity, so that the screen redraws only what did.
  *
+ * A new day needs nothing here: the hub begins it with a snapshot.
+ *
  * The one rule: a change replaces what is held under its key, and nothing ever goes back – an event numbered lower, a
  * revision that is older or a status that was said earlier is left aside.
  */
 
-import type { ComponentView, ConditionView, Delta, EventId, FeedItem, RecommendationView, Snapshot } from "./contract";
-import { kstDate, parse } from "./time";
+import type { ComponentView, ConditionView, Delta, EventId, FeedItem, RecommendationView, Snapshot, Status } from "./contract";
+import { parse } from "./time";
 
 /** Lines of the feed that are kept (searched and filtered); fewer are drawn. */
 export const FEED_LIMIT = 1000;
@@ -81,17 +83,13 @@ export function applySnapshot(before: State | null, snapshot: Snapshot, received
 
 /** The state after a delta. A delta that the page has already had changes nothing. */
 export function applyDelta(before: State, id: EventId, delta: Delta, received: number): State {
-  if (id.epoch !== before.epoch || id.number <= before.number) return before;
+  if (id.epoch !== before.epoch) return before;
+  if (id.number <= before.number) return applyHeartbeat(before, delta.now, received);
   const now = Math.max(before.now, parse(delta.now));
-  let { recommendations, feed, conditions, components } = before;
-  const own = { recommendations: false, feed: false, conditions: false, components: false };
-
-  const ownRecommendations = (): Map<string, RecommendationEntry> => {
-    if (!own.recommendations) recommendations = new Map(recommendations);
-    own.recommendations = true;
-    return recommendations as Map<string, RecommendationEntry>;
-  };
-
+  let feed = before.feed;
+  const recommendations = copiedOnWrite(before.recommendations);
+  const conditions = copiedOnWrite(before.conditions);
+  const components = copiedOnWrite(before.components);
   const fresh: FeedEntry[] = [];
   for (const change of delta.changes) {
     switch (change.change) {
@@ -100,7 +98,7 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
         const held = recommendations.get(key);
         const heldRevision = held?.view.recommendation.revision ?? 0;
         if (revision < heldRevision) break;
-        ownRecommendations().set(key, {
+        recommendations.set(key, {
           view: change,
           arrived: held ? held.arrived : received,
           revised: held && revision > heldRevision ? received : (held?.revised ?? null),
@@ -127,37 +125,53 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
         break;
       }
       case "condition": {
-        if (!own.conditions) conditions = new Map(conditions);
-        own.conditions = true;
-        (conditions as Map<string, ConditionView>).set(conditionKey(change), change);
+        conditions.set(conditionKey(change), change);
         break;
       }
       case "component": {
         const held = components.get(change.status.component);
-        if (held && parse(change.status.at) < parse(held.status.at)) break;
-        if (!own.components) components = new Map(components);
-        own.components = true;
-        (components as Map<string, ComponentView>).set(change.status.component, change);
+        // Older than what is held – unless that was dated by a clock that has been set back since.
+        const heldAt = held ? parse(held.status.at) : -Infinity;
+        if (parse(change.status.at) < heldAt && heldAt <= now) break;
+        components.set(change.status.component, change);
         break;
       }
     }
   }
   if (fresh.length > 0) feed = [...fresh.reverse(), ...feed].slice(0, FEED_LIMIT);
+  return {
+    ...before,
+    number: id.number,
+    now,
+    received,
+    recommendations: recommendations.result,
+    feed,
+    conditions: conditions.result,
+    components: components.result,
+  };
+}
 
-  // A new trading day: what closed yesterday is no longer "closed today".
-  const today = kstDate(now);
-  if (kstDate(before.now) !== today) {
-    for (const [key, entry] of recommendations) {
-      const { state, date } = entry.view.recommendation;
-      if (state === "closed" && date < today) ownRecommendations().delete(key);
-    }
-  }
-  return { ...before, number: id.number, now, received, recommendations, feed, conditions, components };
+/** A map that is copied by the first write, so that one nobody writes to keeps its identity. */
+function copiedOnWrite<T>(original: ReadonlyMap<string, T>) {
+  let copy: Map<string, T> | null = null;
+  return {
+    get: (key: string): T | undefined => (copy ?? original).get(key),
+    set: (key: string, value: T): void => void (copy ??= new Map(original)).set(key, value),
+    get result(): ReadonlyMap<string, T> {
+      return copy ?? original;
+    },
+  };
 }
 
 /** The state after a heartbeat: only the clock moves. */
 export function applyHeartbeat(before: State, now: string, received: number): State {
   return { ...before, now: Math.max(before.now, parse(now)), received };
+}
+
+/** Why the hub itself is not up to date, if it says so of itself (`live/hub` in another state than live). */
+export function hubTrouble(state: State): Status | null {
+  const hub = state.components.get("live/hub")?.status;
+  return hub && hub.state !== "live" ? hub : null;
 }
 
 // --- what the screen asks ---------------------------------------------------------------------------------------------

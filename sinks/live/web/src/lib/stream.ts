@@ -15,8 +15,8 @@ export interface Listener {
   /** Returns false if the delta belongs to another epoch than the page holds: a snapshot is needed. */
   delta(id: EventId, delta: Delta): boolean;
   heartbeat(heartbeat: Heartbeat): void;
-  /** The stream is broken; whatever comes next mends it. */
-  broken(): void;
+  /** The stream is broken; the next snapshot or delta mends it. `isRefused`: the hub answered, but not with a stream. */
+  broken(isRefused: boolean): void;
 }
 
 /** What a stream needs of its surroundings; a test gives its own. */
@@ -81,8 +81,8 @@ export class Stream {
     );
     source.addEventListener("error", () => {
       if (source !== this.#source) return;
-      this.listener.broken();
-      if (source.readyState === CLOSED) this.#lost();
+      if (source.readyState === CLOSED) this.#lost(true);
+      else this.listener.broken(false);
     });
     // Connecting may hang as well: a proxy that accepts and never answers.
     this.#listenFor(REOPEN_AFTER * 2);
@@ -106,9 +106,9 @@ export class Stream {
     this.#silence = this.around.setTimeout(() => this.#lost(), milliseconds);
   }
 
-  #lost(): void {
+  #lost(isRefused = false): void {
     this.close();
-    this.listener.broken();
+    this.listener.broken(isRefused);
     this.#retry = this.around.setTimeout(() => this.open(), this.#wait);
     this.#wait = Math.min(LAST_RETRY, this.#wait * 2);
   }

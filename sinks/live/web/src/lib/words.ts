@@ -22,10 +22,15 @@ function duration(seconds: number, units: readonly [string, string, string]): st
   return `${rest}${units[2]}`;
 }
 
-/** `1시간`, `3분`, `12초`: the largest part alone, for places that must not twitch. */
+/** `3분 12초` for the first ten minutes, then `12분`, `1시간 5분`: seconds that nobody reads do not tick. */
+function age(seconds: number, units: readonly [string, string, string]): string {
+  return duration(seconds < 600 ? seconds : Math.floor(seconds / 60) * 60, units);
+}
+
+/** `1시간`, `3분`, `10초`: the largest part alone and seconds in tens, for places that must not twitch. */
 function brief(seconds: number, units: readonly [string, string, string]): string {
   const [hours, minutes, rest] = parts(seconds);
-  return hours > 0 ? `${hours}${units[0]}` : minutes > 0 ? `${minutes}${units[1]}` : `${rest}${units[2]}`;
+  return hours > 0 ? `${hours}${units[0]}` : minutes > 0 ? `${minutes}${units[1]}` : `${rest - (rest % 10)}${units[2]}`;
 }
 
 const numbers = new Intl.NumberFormat("ko-KR");
@@ -41,6 +46,13 @@ const ko = {
   },
   staleTitle: (time: string) => `${time} 이후 갱신 없음`,
   staleText: (seconds: number) => `아래 내용은 지금 상태가 아닙니다. 다시 연결하는 중입니다 (${numbers.format(seconds)}초째).`,
+  deafTitle: (time: string) => `${time}부터 새 소식을 듣지 못합니다`,
+  deafText: (cause: string) => `화면 서버는 살아 있지만 소식이 오지 않습니다. ${cause}`,
+  loginTitle: "로그인이 필요합니다",
+  loginText: "로그인 시간이 끝났습니다.",
+  login: "로그인",
+  rebuildingTitle: "오늘 기록을 읽고 있습니다",
+  rebuildingText: "서버가 다시 시작했습니다. 다 읽으면 바로 이어집니다.",
   connectingTitle: "서버에 연결하고 있습니다",
   unreachableTitle: "서버에 닿지 않습니다",
   unreachableText: "hitstream이 실행 중인지 확인하세요. 연결은 계속 다시 시도합니다.",
@@ -68,8 +80,9 @@ const ko = {
   stock: "종목",
   score: "점수",
   reasons: "이유",
-  age: "경과",
+  ageColumn: "경과",
   opened: "시작",
+  openedAt: (time: string) => `${time} 시작`,
   newMark: "새 추천",
   announce: (names: string) => `새 추천: ${names}`,
   threshold: (value: string) => `기준 ${value}`,
@@ -138,9 +151,11 @@ const ko = {
   members: "현재",
   enteredToday: "진입",
   exitedToday: "이탈",
-  lastEvent: "마지막 기록",
-  proof: "생존 확인",
-  ago: (text: string) => `${text} 전`,
+  lastEvent: "기록",
+  lastEventHint: "마지막 진입이나 이탈",
+  proof: "생존",
+  proofHint: "살아 있음을 마지막으로 확인한 때",
+  ago: (text: string) => (text === "방금" ? text : `${text} 전`),
   none: "없음",
   sinceState: (time: string) => `${time}부터`,
   conditionState: {
@@ -154,6 +169,7 @@ const ko = {
     unanswered: "응답 없음",
     missing: "목록에 없음",
     displaced: "밀려남",
+    silent: "소식 끊김",
     unknown: "소식 없음",
   } satisfies Record<ConditionWord, string>,
   conditionStateHint: {
@@ -167,23 +183,46 @@ const ko = {
     unanswered: "등록 요청에 답이 없습니다.",
     missing: "계정의 조건 목록에 이 이름이 없습니다.",
     displaced: "같은 앱 키로 다른 곳에서 접속해 밀려났습니다.",
+    silent: "수집기가 상태를 알리지 않습니다. 멈췄는지 확인하세요.",
     unknown: "이 조건의 구독 상태를 아직 듣지 못했습니다.",
   } satisfies Record<ConditionWord, string>,
 
   components: "구성 요소",
   componentKind: { session: "세션", subscription: "구독", worker: "스트림", sink: "싱크", diagnosis: "진단" },
   componentState: {
-    live: "수신 중", ready: "준비됨", running: "실행 중", ok: "정상", connected: "연결됨", "logged-in": "로그인됨", up: "실행 중",
-    healthy: "정상", starting: "시작 중", connecting: "연결 중", "logging-in": "로그인 중", listing: "목록 확인 중",
-    requested: "요청함", rebuilding: "다시 읽는 중", recovering: "복구 중", stopping: "멈추는 중", stopped: "멈춤",
-    closed: "닫힘", idle: "대기", standby: "대기", resting: "휴식", disconnected: "연결 끊김", refused: "거부됨",
-    unanswered: "응답 없음", missing: "없음", displaced: "밀려남", failed: "실패", down: "멈춤", error: "오류",
-    "not-ready": "준비 안 됨", unhealthy: "이상", lagging: "밀림",
+    live: "정상",
+    ready: "준비됨",
+    running: "실행 중",
+    ok: "정상",
+    connected: "연결됨",
+    starting: "시작 중",
+    connecting: "연결 중",
+    login: "로그인 중",
+    listing: "목록 확인 중",
+    requested: "요청함",
+    rebuilding: "다시 읽는 중",
+    recovering: "복구 중",
+    stopping: "멈추는 중",
+    stopped: "멈춤",
+    closed: "닫힘",
+    idle: "대기",
+    standby: "대기",
+    resting: "휴식",
+    disconnected: "연결 끊김",
+    refused: "거부됨",
+    unanswered: "응답 없음",
+    missing: "없음",
+    displaced: "밀려남",
+    failed: "실패",
+    deaf: "듣지 못함",
+    silent: "소식 끊김",
+    lagging: "밀림",
   } as Readonly<Record<string, string>>,
 
   number: (value: number) => numbers.format(value),
   duration: (seconds: number) => duration(seconds, PARTS_KO),
-  brief: (seconds: number) => brief(seconds, PARTS_KO),
+  age: (seconds: number) => age(seconds, PARTS_KO),
+  brief: (seconds: number) => (seconds < 10 ? "방금" : brief(seconds, PARTS_KO)),
 };
 
 export type Words = typeof ko;
@@ -199,6 +238,13 @@ const en: Words = {
   },
   staleTitle: (time) => `No update since ${time}`,
   staleText: (seconds) => `What is below is not current. Reconnecting (${numbers.format(seconds)} s).`,
+  deafTitle: (time) => `No news since ${time}`,
+  deafText: (cause) => `The dashboard's server is alive but hears nothing. ${cause}`,
+  loginTitle: "Log in again",
+  loginText: "The login has ended.",
+  login: "Log in",
+  rebuildingTitle: "Reading the day",
+  rebuildingText: "The server has restarted; the page goes on when it has read the day.",
   connectingTitle: "Connecting to the server",
   unreachableTitle: "The server cannot be reached",
   unreachableText: "Check that hitstream is running. The page keeps trying.",
@@ -226,8 +272,9 @@ const en: Words = {
   stock: "Stock",
   score: "Score",
   reasons: "Why",
-  age: "Age",
+  ageColumn: "Age",
   opened: "Opened",
+  openedAt: (time) => `opened ${time}`,
   newMark: "New",
   announce: (names) => `New recommendation: ${names}`,
   threshold: (value) => `threshold ${value}`,
@@ -292,9 +339,11 @@ const en: Words = {
   members: "Now in",
   enteredToday: "Entered",
   exitedToday: "Exited",
-  lastEvent: "Last event",
-  proof: "Proof of life",
-  ago: (text) => `${text} ago`,
+  lastEvent: "Last",
+  lastEventHint: "Last entry or exit",
+  proof: "Alive",
+  proofHint: "Last proof of life",
+  ago: (text) => (text === "now" ? text : `${text} ago`),
   none: "none",
   sinceState: (time) => `since ${time}`,
   conditionState: {
@@ -308,6 +357,7 @@ const en: Words = {
     unanswered: "Unanswered",
     missing: "Not in the list",
     displaced: "Displaced",
+    silent: "Gone silent",
     unknown: "No word",
   },
   conditionStateHint: {
@@ -321,6 +371,7 @@ const en: Words = {
     unanswered: "The registration was not answered.",
     missing: "The account has no condition of this name.",
     displaced: "Another login with the same app key took the session.",
+    silent: "The producer has stopped reporting: check that it runs.",
     unknown: "The state of this subscription has not been heard yet.",
   },
 
@@ -330,7 +381,8 @@ const en: Words = {
 
   number: (value) => numbers.format(value),
   duration: (seconds) => duration(seconds, PARTS_EN),
-  brief: (seconds) => brief(seconds, PARTS_EN),
+  age: (seconds) => age(seconds, PARTS_EN),
+  brief: (seconds) => (seconds < 10 ? "now" : brief(seconds, PARTS_EN)),
 };
 
 export const WORDS: Readonly<Record<Language, Words>> = { ko, en };
