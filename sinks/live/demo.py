@@ -63,8 +63,11 @@ class Market:
 
     def statuses(self, since: datetime, at: datetime) -> Iterator[Record]:
         """What every component says at `at`."""
-        parts: dict[str, tuple[Any, str]] = {"session/main/demo": ("session", "live"), "stream/demo": ("worker", "running"),
-                 "clickhouse/demo": ("sink", "running")}  # fmt: skip
+        parts: dict[str, tuple[Any, str]] = {
+            "session/main/demo": ("session", "live"),
+            "stream/demo": ("worker", "running"),
+            "clickhouse/demo": ("sink", "running"),
+        }
         for component, (kind, state) in parts.items():
             yield Status(component=component, kind=kind, state=state, since=since, at=at, account="main",
                          proof_of_life=at, last_ping=at)  # fmt: skip

@@ -173,7 +173,7 @@ class Reader:
         partitions = [TopicPartition(topic.name, p) for topic in TOPICS for p in range(topic.partitions)]
         consumer.assign(partitions)
         for topic in TOPICS:
-            while not (found := consumer.partitions_for_topic(topic.name)):  # the metadata of an assignment comes later
+            while not (found := consumer.partitions_for_topic(topic.name)):  # noqa: ASYNC110 - has no event
                 await asyncio.sleep(0.02)
             if len(found) != topic.partitions:
                 raise HitstreamError(

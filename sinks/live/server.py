@@ -27,7 +27,7 @@ from litestar import Litestar, MediaType, Request, Response, asgi, get
 from litestar.exceptions import NotFoundException, ServiceUnavailableException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -77,9 +77,9 @@ def application(broadcaster: Broadcaster, *, token: str = "", dist: Path = page.
 
     @asgi("/api/live", copy_scope=False)
     async def live(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "GET":
+        if scope.get("method") != "GET":
             response = Response({"status_code": 405, "detail": "Method Not Allowed"}, status_code=405)
-            await response.to_asgi_response(None, Request(scope))(scope, receive, send)  # type: ignore[arg-type]
+            await response.to_asgi_response(None, Request(scope))(scope, receive, send)
             return
         if broadcaster.is_full:
             raise ServiceUnavailableException("Too many browsers are connected.", headers={"retry-after": "10"})
@@ -95,9 +95,9 @@ def application(broadcaster: Broadcaster, *, token: str = "", dist: Path = page.
     @get("/api/recommendations", raises=unready, sync_to_thread=False)
     def recommendations(
         wanted: Annotated[
-            Literal["open", "closed"] | None, Parameter(query="state", description="Only those in this state.")
+            Literal["open", "closed"] | None, QueryParameter(name="state", description="Only those in this state.")
         ] = None,
-        code: Annotated[str | None, Parameter(description="Only those of this stock.")] = None,
+        code: Annotated[str | None, QueryParameter(description="Only those of this stock.")] = None,
     ) -> tuple[RecommendationView, ...]:
         """Today's recommendations, each in its latest revision; the one that changed last is last."""
         return tuple(
@@ -113,12 +113,12 @@ def application(broadcaster: Broadcaster, *, token: str = "", dist: Path = page.
 
     @get("/api/transitions", raises=[*unready, NotFoundException], sync_to_thread=False)
     def transitions(
-        limit: Annotated[int, Parameter(ge=1, le=1_000, description="At most so many.")] = 100,
+        limit: Annotated[int, QueryParameter(ge=1, le=1_000, description="At most so many.")] = 100,
         before: Annotated[
-            str | None, Parameter(description="Id of a transition: only lines older than it, to page backwards.")
+            str | None, QueryParameter(description="Id of a transition: only lines older than it, to page backwards.")
         ] = None,
-        condition: Annotated[str | None, Parameter(description="Only those of this condition.")] = None,
-        code: Annotated[str | None, Parameter(description="Only those of this stock.")] = None,
+        condition: Annotated[str | None, QueryParameter(description="Only those of this condition.")] = None,
+        code: Annotated[str | None, QueryParameter(description="Only those of this stock.")] = None,
     ) -> tuple[FeedItem, ...]:
         """Today's newest transitions, newest first, as far back as the hub keeps them."""
         found = hub().transitions(limit=limit, before=before, condition=condition, code=code)

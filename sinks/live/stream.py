@@ -95,10 +95,8 @@ class Client:
         """Queue an event, or cut the client off if it owes too much."""
         if self.closed:
             return
-        # An empty queue takes anything: a large snapshot alone is not a reason to cut off.
-        if self._queue and (
-            len(self._queue) >= self._limits.queued_events or self._queued + len(encoded) > self._limits.queued_bytes
-        ):
+        # What it owes already counts, not this event: a large snapshot alone is not a reason to cut off.
+        if len(self._queue) >= self._limits.queued_events or self._queued > self._limits.queued_bytes:
             self.cut_off("queue full")
             return
         self._queue.append(encoded)

@@ -1,0 +1,546 @@
+"""The hub: state that only goes forward, counts that no repeat can move, and browsers that end where the hub is."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sinks.live.hub import Hub, Limits, change_key, gather
+from sinks.live.views import Change, ComponentView, ConditionView, FeedItem, RecommendationView, Snapshot
+from streams.events import (
+    Reason,
+    Recommendation,
+    Record,
+    SearchReason,
+    Status,
+    Stock,
+    Transition,
+    revision_id,
+    trading_date,
+    transition_id,
+)
+
+NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)  # 09:00 KST
+DAY = date(2026, 3, 4)
+
+
+def transition(
+    step: int = 2, *, code: str = "005930", condition: str = "a", at: datetime = NINE, **other: Any
+) -> Transition:
+    """The transition that makes a stock's visits reach `step` (2: first entered, 3: first exited, 4 …)."""
+    entry, kind, day = step // 2, ("entered", "exited")[step % 2], other.pop("date", trading_date(at))
+    values = {"account": "main", "origin": "realtime", "since": at, "event_id": "e", "session": "s", "received_at": at}
+    return Transition(
+        id=transition_id("main", condition, code, day, entry, kind),
+        condition=condition, code=code, kind=kind, date=day, entry=entry, at=at, **(values | other),
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def recommendation(
+    revision: int = 1, *, opening: str = "r1", code: str = "005930", at: datetime = NINE, **other: Any
+) -> Recommendation:
+    values = {"state": "open", "cause": "threshold", "score": 1.0, "reasons": (), "date": trading_date(at)}
+    return Recommendation(
+        id=revision_id(opening, revision), recommendation_id=opening, revision=revision, account="main", code=code,
+        cause_id="c", rule="sum", threshold=1.0, opened_at=at, at=at, received_at=at, **(values | other),
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def status(component: str = "session/main/p", *, at: datetime = NINE, state: str = "live", **other: Any) -> Status:
+    values: dict[str, Any] = {"kind": component.partition("/")[0], "account": "main"}
+    return Status(component=component, state=state, since=at, at=at, **(values | other))
+
+
+def subscription(producer: str, *, at: datetime = NINE, state: str = "live", condition: str = "a") -> Status:
+    return status(f"subscription/main/{producer}/{condition}", at=at, state=state, condition=condition)
+
+
+def stock(code: str = "005930", name: str = "삼성전자", *, at: datetime = NINE, close: int | None = 70_000) -> Stock:
+    return Stock(code=code, name=name, market="KOSPI", previous_close=close, received_at=at)
+
+
+def hub(**limits: int) -> Hub:
+    return Hub(epoch="e", limits=Limits(**limits))
+
+
+def condition(of: Hub, name: str = "a") -> ConditionView:
+    return next(view for view in of.conditions() if view.condition == name)
+
+
+# --- transitions and counts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "members", "entered", "exited"),
+    [
+        pytest.param([2], 1, 1, 0, id="entered"),
+        pytest.param([2, 3], 0, 1, 1, id="entered and exited"),
+        pytest.param([2, 3, 4], 1, 2, 1, id="a second visit"),
+        pytest.param([2, 2, 3, 2, 3], 0, 1, 1, id="the worker said it again after a restart"),
+        pytest.param([2, 3, 4, 2, 3, 4], 1, 2, 1, id="read again from the beginning"),
+        pytest.param([3], 0, 1, 1, id="only the exit is kept"),
+        pytest.param([5], 0, 2, 2, id="earlier visits are no longer kept"),
+        pytest.param([0, 1], 0, 0, 0, id="no visit at all"),
+    ],
+)
+def test_counts_follow_from_visits(steps: list[int], members: int, entered: int, exited: int) -> None:
+    it = hub()
+    it.apply(subscription("p"), NINE)
+    for step in steps:
+        it.apply(transition(step), NINE)
+    view = condition(it)
+    assert (view.members, view.entered, view.exited) == (members, entered, exited)
+
+
+def test_a_transition_is_a_line_and_a_count() -> None:
+    it = hub()
+    it.apply(stock(), NINE)
+    moved = transition(at=NINE + timedelta(seconds=3))
+    line, counted = it.apply(moved, NINE)
+    assert line == FeedItem(name="삼성전자", transition=moved)
+    assert counted == ConditionView(
+        account="main", condition="a", members=1, entered=1, exited=0, last_at=moved.at, status=None
+    )
+
+
+def test_a_repeat_changes_nothing() -> None:
+    it = hub()
+    records: list[Record] = [
+        stock(),
+        transition(),
+        transition(3),
+        recommendation(),
+        recommendation(2),
+        status(),
+        subscription("p"),
+    ]
+    for record in records:
+        it.apply(record, NINE)
+    before = it.snapshot(NINE)
+    assert [it.apply(record, NINE) for record in records] == [()] * len(records)
+    assert it.snapshot(NINE) == before
+
+
+@pytest.mark.parametrize("day", [DAY - timedelta(days=1), DAY + timedelta(days=1), date(2099, 1, 1)])
+def test_records_of_another_day_are_not_shown(day: date) -> None:
+    it = hub()
+    assert it.apply(transition(date=day), NINE) == ()
+    assert it.apply(recommendation(date=day), NINE) == ()
+    assert it.snapshot(NINE).feed == ()
+
+
+def test_records_that_are_not_shown_change_nothing() -> None:
+    reason = SearchReason(
+        id="x", account="main", condition="a", code="005930", date=DAY, at=NINE, received_at=NINE, search_id="s"
+    )
+    assert hub().apply(reason, NINE) == ()
+
+
+def test_the_feed_is_in_order_whatever_the_partitions_order() -> None:
+    moves = [transition(code=f"{n:06d}", at=NINE + timedelta(seconds=n)) for n in range(6)]
+    it = hub()
+    for move in (*moves[3:], *moves[:3]):
+        it.apply(move, NINE)
+    assert [line.transition for line in it.snapshot(NINE).feed] == moves
+
+
+def test_the_feed_can_be_paged_backwards() -> None:
+    it = hub()
+    moves = [transition(code=f"{n:06d}", condition="ab"[n % 2], at=NINE + timedelta(seconds=n)) for n in range(10)]
+    for move in moves:
+        it.apply(move, NINE)
+    seen: list[Transition] = []
+    before = None
+    while page := it.transitions(limit=3, before=before):
+        seen += [line.transition for line in page]
+        before = seen[-1].id
+    assert seen == moves[::-1]
+    filtered = it.transitions(limit=100, condition="b")
+    assert filtered is not None
+    assert [line.transition for line in filtered] == moves[1::2][::-1]
+    of_code = it.transitions(limit=100, code="000004")
+    assert of_code is not None
+    assert [line.transition for line in of_code] == [moves[4]]
+    assert it.transitions(limit=1, before="unknown") is None
+
+
+# --- recommendations --------------------------------------------------------------------------------------------------
+
+
+def test_a_lower_revision_never_replaces_a_higher_one() -> None:
+    it = hub()
+    it.apply(recommendation(2, score=2.0), NINE)
+    assert it.apply(recommendation(1), NINE) == ()
+    assert [view.recommendation.revision for view in it.recommendations()] == [2]
+
+
+def test_names_are_joined_when_they_arrive() -> None:
+    it = hub()
+    it.apply(transition(), NINE)
+    it.apply(recommendation(), NINE)
+    changes = it.apply(stock(), NINE)
+    assert {type(change) for change in changes} == {RecommendationView, FeedItem}
+    assert {change.name for change in changes if isinstance(change, RecommendationView | FeedItem)} == {"삼성전자"}
+    assert it.apply(stock(at=NINE + timedelta(hours=1)), NINE) == ()
+    (again,) = it.apply(stock(at=NINE + timedelta(hours=2), close=71_000), NINE)
+    assert isinstance(again, RecommendationView)
+    assert again.previous_close == 71_000
+
+
+def test_closed_recommendations_are_bounded_and_do_not_come_back() -> None:
+    it = hub(closed=2)
+    at = [NINE + timedelta(minutes=n) for n in range(4)]
+    closed = [recommendation(2, opening=f"r{n}", at=at[n], state="closed", cause="score") for n in range(4)]
+    it.apply(recommendation(1, opening="open", code="000660"), NINE)
+    for one in closed:
+        it.apply(one, NINE)
+    kept = ["open", "r2", "r3"]
+    assert [view.recommendation.recommendation_id for view in it.recommendations()] == kept
+    assert it.apply(closed[0], NINE) == ()
+    assert it.apply(recommendation(1, opening="r1", at=at[1]), NINE) == ()
+    assert [view.recommendation.recommendation_id for view in it.recommendations()] == kept
+
+
+# --- status -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("states", "shown"),
+    [
+        (["live"], "live"),
+        (["disconnected", "live"], "live"),
+        (["live", "disconnected"], "live"),
+        (["refused", "requested"], "requested"),
+        (["displaced", "resting"], "resting"),
+        (["something new", "missing"], "missing"),
+    ],
+)
+def test_a_condition_shows_the_subscription_that_is_best_off(states: list[str], shown: str) -> None:
+    it = hub()
+    for number, state in enumerate(states):
+        it.apply(subscription(f"p{number}", state=state), NINE)
+    best = condition(it).status
+    assert best is not None
+    assert best.state == shown
+    assert [s.component for s in it.subscriptions()] == sorted(f"subscription/main/p{n}/a" for n in range(len(states)))
+
+
+def test_an_older_status_does_not_replace_a_later_one() -> None:
+    it = hub()
+    late, early = status(at=NINE), status(at=NINE - timedelta(seconds=1), state="listing")
+    it.apply(late, NINE)
+    assert it.apply(early, NINE) == ()
+    assert it.components() == (ComponentView(status=late),)
+
+
+def test_a_status_of_a_clock_since_reset_is_replaced() -> None:
+    it = hub()
+    it.apply(status(at=NINE + timedelta(hours=6)), NINE)
+    again = status(at=NINE + timedelta(seconds=1))
+    assert it.apply(again, NINE) == (ComponentView(status=again),)
+
+
+def test_a_standby_that_is_worse_off_changes_nothing_for_a_browser() -> None:
+    it = hub()
+    it.apply(subscription("p1"), NINE)
+    assert it.apply(subscription("p2", state="requested"), NINE) == ()
+
+
+# --- days -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_day_starts_with_nothing_but_components() -> None:
+    it = hub()
+    for record in (stock(), transition(), recommendation(), status(), subscription("p")):
+        it.apply(record, NINE)
+    generation, seen = it.generation, f"{it.epoch}-{it.number}"
+    tomorrow = NINE + timedelta(days=1)
+    assert it.roll(NINE + timedelta(hours=14)) is False
+    assert it.roll(tomorrow) is True
+    assert it.generation > generation
+    assert it.since(seen) is None, "a browser that slept over midnight must get a snapshot"
+    fresh = it.snapshot(tomorrow)
+    assert (fresh.recommendations, fresh.feed) == ((), ())
+    assert [(view.members, view.entered, view.status is not None) for view in fresh.conditions] == [(0, 0, True)]
+    assert len(fresh.components) == 1
+    it.apply(transition(at=tomorrow), tomorrow)
+    assert it.snapshot(tomorrow).feed[0].name == "삼성전자"
+
+
+def test_a_record_of_tomorrow_is_believed_just_before_midnight() -> None:
+    midnight = datetime(2026, 3, 5, 0, 0, tzinfo=UTC) - timedelta(hours=9)
+    it = hub()
+    it.apply(transition(), midnight - timedelta(seconds=1))
+    assert it.apply(transition(at=midnight), midnight - timedelta(seconds=1)) != ()
+    assert it.day == date(2026, 3, 5)
+    assert it.roll(midnight - timedelta(seconds=1)) is False, "the day does not go back"
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unknown", ["", "e", "e-", "e-x", "e--1", "other-1", "e-99", "e-٣", "e-" + "9" * 400])
+def test_an_unknown_event_id_needs_a_snapshot(unknown: str) -> None:
+    it = hub()
+    it.apply(transition(), NINE)
+    assert it.since(unknown) is None
+
+
+def test_what_was_missed_is_told_once_per_key() -> None:
+    it = hub()
+    it.apply(transition(2), NINE)
+    seen = f"e-{it.number}"
+    assert it.since(seen) == ()
+    it.apply(transition(3), NINE)
+    it.apply(transition(4), NINE)
+    missed = it.since(seen)
+    assert missed is not None
+    assert [change_key(change)[0] for change in missed] == ["feed", "feed", "condition"]
+    assert missed[-1] == condition(it)
+
+
+def test_what_is_no_longer_kept_needs_a_snapshot() -> None:
+    it = hub(changes=2)
+    it.apply(transition(2), NINE)
+    seen = f"e-{it.number}"
+    it.apply(transition(3), NINE)
+    assert it.since(seen) is not None
+    it.apply(transition(4), NINE)
+    assert it.since(seen) is None
+
+
+def test_a_replaced_log_begins_a_new_epoch() -> None:
+    it = hub()
+    for record in (stock(), transition(4), recommendation(3), status(), subscription("p")):
+        it.apply(record, NINE)
+    seen, generation = f"e-{it.number}", it.generation
+    it.clear("f")
+    assert it.since(seen) is None
+    assert it.generation > generation
+    fresh = it.snapshot(NINE)
+    assert (fresh.recommendations, fresh.feed, fresh.conditions, fresh.components) == ((), (), (), ())
+    it.apply(transition(2), NINE)
+    assert condition(it).entered == 1, "the new log counts from the beginning"
+
+
+# --- against a naive model --------------------------------------------------------------------------------------------
+
+
+class Browser:
+    """What a page holds: the last change under each key, and the id of the last event."""
+
+    def __init__(self, of: Hub, now: datetime) -> None:
+        self.start_over(of, now)
+
+    def start_over(self, of: Hub, now: datetime) -> None:
+        told = of.snapshot(now)
+        self.held: dict[tuple[str, ...], Change] = {}
+        self.take((*told.recommendations, *told.feed, *told.conditions, *told.components))
+        self.seen, self.generation = f"{told.epoch}-{told.number}", of.generation
+
+    def take(self, changes: tuple[Change, ...]) -> None:
+        self.held |= {change_key(change): change for change in changes}
+
+    def come_back(self, of: Hub, now: datetime) -> None:
+        missed = of.since(self.seen)
+        if missed is None:
+            self.start_over(of, now)
+        else:
+            self.take(missed)
+            self.seen = f"{of.epoch}-{of.number}"
+
+    def state(self, feed: int) -> dict[tuple[str, ...], Change]:
+        lines = [change for change in self.held.values() if isinstance(change, FeedItem)]
+        lines.sort(
+            key=lambda line: (
+                line.transition.received_at,
+                2 * line.transition.entry + (line.transition.kind == "exited"),
+                line.transition.id,
+            )
+        )
+        rest = {key: change for key, change in self.held.items() if key[0] != "feed"}
+        return rest | {change_key(line): line for line in lines[-feed:]}
+
+
+def state(told: Snapshot) -> dict[tuple[str, ...], Change]:
+    every = (*told.recommendations, *told.feed, *told.conditions, *told.components)
+    return {change_key(change): change for change in every}
+
+
+class World:
+    """Writes a log in the order in which a worker would, one record after the other."""
+
+    def __init__(self) -> None:
+        self.now = NINE
+        self.steps: dict[tuple[date, str, str], int] = {}
+        self.openings: dict[tuple[date, str], tuple[int, int]] = {}
+        self.log: list[Record] = []
+
+    def write(self, kind: int, a: int, b: int) -> Record:
+        code, name, day = f"00000{a}", f"c{b}", trading_date(self.now)
+        self.now += timedelta(seconds=a)
+        record: Record
+        if kind == 0:
+            step = self.steps[day, name, code] = self.steps.get((day, name, code), 1) + 1
+            record = transition(step, code=code, condition=name, at=self.now, date=day)
+        elif kind == 1:
+            opening, revision = self.openings.get((day, code), (1, 0))
+            closes = b == 0 and revision > 0
+            record = recommendation(
+                revision + 1, opening=f"{day}-{code}-{opening}", code=code, at=self.now, date=day,
+                state="closed" if closes else "open", score=float(b),
+                reasons=(Reason(kind="condition", condition=name, since=self.now, score=1.0),),
+            )  # fmt: skip
+            self.openings[day, code] = (opening + 1, 0) if closes else (opening, revision + 1)
+        elif kind == 2:
+            record = stock(code, f"name {b}", at=self.now, close=100 * b)
+        elif kind == 3:
+            states = ("live", "disconnected", "refused")
+            record = subscription(f"p{a % 2}", at=self.now, state=states[b], condition=f"c{b}")
+        else:
+            record = status(f"session/main/p{a}", at=self.now, state=("live", "listing", "x")[b])
+        self.log.append(record)
+        return record
+
+
+def naive(log: list[Record], now: datetime) -> dict[str, Any]:
+    """Today's state, looked up in the whole log."""
+    today = trading_date(now)
+    moves = {t.id: t for t in log if isinstance(t, Transition) and t.date == today}.values()
+    latest: dict[str, Recommendation] = {}
+    for r in log:
+        if isinstance(r, Recommendation) and r.date == today:
+            held = latest.setdefault(r.recommendation_id, r)
+            latest[r.recommendation_id] = max(held, r, key=lambda one: one.revision)
+    names = {s.code: s.name for s in log if isinstance(s, Stock)}
+    return {
+        "counts": {
+            name: (
+                len({(t.code, t.entry) for t in moves if t.condition == name and t.kind == "entered"}),
+                len({(t.code, t.entry) for t in moves if t.condition == name and t.kind == "exited"}),
+            )
+            for name in {t.condition for t in moves}
+        },
+        "recommendations": {i: (names.get(r.code, ""), r) for i, r in latest.items()},
+        "feed": {t.id for t in moves},
+        "components": {s.component: s for s in log if isinstance(s, Status) and s.kind == "session"},
+    }
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("write"), st.integers(0, 4), st.integers(0, 3), st.integers(0, 2)),
+    st.tuples(st.just("again"), st.integers(0, 50), st.just(0), st.just(0)),
+    st.tuples(st.sampled_from(["join", "leave", "come back", "night"]), st.integers(0, 3), st.just(0), st.just(0)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, max_size=60), st.sampled_from([4, 16, 4_096]), st.sampled_from([3, 200]))
+def test_every_browser_ends_where_the_hub_is(steps: list[tuple[str, int, int, int]], ring: int, feed: int) -> None:
+    """Whenever it came, whatever it missed, and however often the log was told again."""
+    world, it = World(), hub(changes=ring, feed=feed)
+    here: dict[int, Browser] = {}
+    away: dict[int, Browser] = {}
+
+    def deliver(record: Record) -> None:
+        changes = it.apply(record, world.now)
+        for browser in here.values():
+            if browser.generation != it.generation:
+                browser.start_over(it, world.now)
+            else:
+                browser.take(changes)
+                browser.seen = f"{it.epoch}-{it.number}"
+
+    for what, a, b, c in steps:
+        if what == "write":
+            deliver(world.write(a, b, c))
+        elif what == "again" and world.log:
+            # A worker that starts again says everything since its last acknowledged place once more, in order.
+            for record in world.log[-a - 1 :]:
+                deliver(record)
+        elif what == "night":
+            world.now += timedelta(hours=12)
+        elif what == "join" and a not in here and a not in away:
+            here[a] = Browser(it, world.now)
+        elif what == "leave" and a in here:
+            away[a] = here.pop(a)
+        elif what == "come back" and a in away:
+            here[a] = away.pop(a)
+            here[a].come_back(it, world.now)
+            here[a].generation = it.generation
+
+    fresh = it.snapshot(world.now)
+    for browser in (*here.values(), *away.values()):
+        browser.come_back(it, world.now)
+        assert browser.state(feed) == state(fresh)
+
+    expected = naive(world.log, world.now)
+    counts = {view.condition: (view.entered, view.exited) for view in fresh.conditions if view.entered}
+    assert counts == expected["counts"]
+    assert all(view.members == view.entered - view.exited for view in fresh.conditions)
+    views = {view.recommendation.recommendation_id: (view.name, view.recommendation) for view in fresh.recommendations}
+    assert views == expected["recommendations"]
+    every = it.transitions(limit=10_000)
+    assert every is not None
+    assert {line.transition.id for line in every} == expected["feed"]
+    assert {view.status.component: view.status for view in fresh.components} == expected["components"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 2)), max_size=40), st.randoms())
+def test_the_order_of_partitions_does_not_matter(writes: list[tuple[int, int, int]], random: Any) -> None:
+    """Codes are told apart by partition: any interleaving of them ends in the same state."""
+    world = World()
+    for write in writes:
+        world.write(*write)
+    lanes: dict[object, list[Record]] = {}
+    for record in world.log:
+        lanes.setdefault(getattr(record, "code", None) or getattr(record, "component", None), []).append(record)
+    straight, mixed = hub(), hub()
+    for record in world.log:
+        straight.apply(record, world.now)
+    rest = [list(reversed(lane)) for lane in lanes.values()]
+    while rest:
+        lane = random.choice(rest)
+        mixed.apply(lane.pop(), world.now)
+        rest = [lane for lane in rest if lane]
+    assert state(mixed.snapshot(world.now)) == state(straight.snapshot(world.now))
+    assert mixed.snapshot(world.now).feed == straight.snapshot(world.now).feed
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5))))
+def test_gathering_keeps_the_last_of_each_key(drawn: list[tuple[int, int]]) -> None:
+    changes = [ComponentView(status=status(f"session/main/{name}", state=str(state))) for name, state in drawn]
+    gathered = gather(changes)
+    assert len({change_key(change) for change in gathered}) == len(gathered)
+    assert {change_key(c): c for c in gathered} == {change_key(c): c for c in changes}
+
+
+def test_everything_is_bounded() -> None:
+    """However many keys there are, the hub stays small and goes on."""
+    it = hub(changes=10, feed=5, transitions=20, closed=3, components=4, conditions=6, stocks=7)
+    for n in range(100):
+        at = NINE + timedelta(seconds=n)
+        code = f"{n:06d}"
+        for record in (
+            stock(code, at=at),
+            transition(code=code, condition=f"c{n % 10}", at=at),
+            recommendation(code=code, opening=code, at=at, state="closed"),
+            status(f"session/main/{n}", at=at),
+            subscription(f"p{n}", at=at, condition="c1"),
+            subscription("p", at=at, condition=f"s{n}"),
+        ):
+            it.apply(record, at)
+    told = it.snapshot(NINE)
+    assert len(told.feed) == 5
+    assert len(told.recommendations) == 3
+    assert len(told.components) == 4
+    assert len(told.conditions) <= 12
+    assert len(it.subscriptions()) <= 6 + 4
+    lines = it.transitions(limit=1_000)
+    assert lines is not None
+    assert len(lines) == 20

@@ -1,0 +1,597 @@
+"""The server over real HTTP: the stream, the API, the page, and who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from prometheus_client import REGISTRY
+
+from sinks.live import guard, page, server
+from sinks.live.guard import check_exposure, is_loopback
+from sinks.live.hub import Hub
+from sinks.live.server import application, listen, run, serve
+from sinks.live.stream import MAX_TICK, MIN_TICK, Broadcaster, ClientLimits, next_tick
+from sinks.settings import LiveSettings
+from streams.events import (
+    ConfigError,
+    HitstreamError,
+    Reason,
+    Recommendation,
+    Record,
+    Status,
+    Stock,
+    Transition,
+    trading_date,
+    transition_id,
+)
+
+NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)
+DEADLINE = 20.0  # s, for whatever a test waits for
+
+
+class Clock:
+    """Market time that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.at = NINE
+
+    def now(self) -> datetime:
+        return self.at
+
+
+class Live:
+    """A running server over a hub that the test feeds."""
+
+    def __init__(self, hub: Hub, broadcaster: Broadcaster, clock: Clock, port: int, task: asyncio.Task[None]) -> None:
+        self.hub = hub
+        self.broadcaster = broadcaster
+        self.clock = clock
+        self.port = port
+        self.task = task
+        self.url = f"http://127.0.0.1:{port}"
+
+    def feed(self, *records: Record) -> None:
+        for record in records:
+            self.broadcaster.publish(self.hub.apply(record, self.clock.at))
+
+
+@asynccontextmanager
+async def running(
+    *, token: str = "", dist: Path = Path("/nowhere"), limits: ClientLimits | None = None, is_open: bool = True
+) -> AsyncIterator[Live]:
+    clock = Clock()
+    hub = Hub(epoch="e")
+    broadcaster = Broadcaster(hub, clock.now, limits)
+    if is_open:
+        broadcaster.open()
+    sock = listen("127.0.0.1", 0)
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(serve(application(broadcaster, token=token, dist=dist), sock, broadcaster))
+            group.create_task(broadcaster.run())
+
+    task = asyncio.create_task(both())
+    try:
+        yield Live(hub, broadcaster, clock, sock.getsockname()[1], task)
+    finally:
+        task.cancel()
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.wait([task])
+        sock.close()
+        if not task.cancelled():
+            await task  # failed
+
+
+class Events:
+    """The events of one open stream."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._chunks = response.aiter_bytes()
+        self._buffer = bytearray()
+
+    async def any(self) -> dict[str, str]:
+        async with asyncio.timeout(DEADLINE):
+            looked = 0
+            while (end := self._buffer.find(b"\n\n", looked)) < 0:
+                looked = max(0, len(self._buffer) - 1)
+                self._buffer += await anext(self._chunks)
+        block = self._buffer[:end].decode()
+        del self._buffer[: end + 2]
+        return dict(line.split(": ", 1) for line in block.split("\n"))
+
+    async def next(self, name: str) -> tuple[str, Any]:
+        """The next event of this name: its id and its data. Another name than a heartbeat's in between is wrong."""
+        while True:
+            event = await self.any()
+            if event.get("event") == name:
+                return event.get("id", ""), json.loads(event["data"])
+            assert event.get("event", "heartbeat") == "heartbeat", event
+
+    async def end(self) -> None:
+        """Wait for the end of the answer; httpx raises if it is not the end of an answer."""
+        async with asyncio.timeout(DEADLINE):
+            async for _ in self._chunks:
+                pass
+
+
+@asynccontextmanager
+async def stream(live: Live, **headers: str) -> AsyncIterator[Events]:
+    async with (
+        httpx.AsyncClient(timeout=DEADLINE) as client,
+        client.stream("GET", f"{live.url}/api/live", headers={k.replace("_", "-"): v for k, v in headers.items()}) as r,
+    ):
+        yield Events(r)
+
+
+async def get(live: Live, path: str, **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=live.url, timeout=DEADLINE) as client:
+        return await client.get(path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+def transition(code: str, *, at: datetime = NINE, session: str = "s", **other: Any) -> Transition:
+    values: dict[str, Any] = {"kind": "entered", "entry": 1, "condition": "신고가 돌파", "origin": "realtime"} | other
+    identity = transition_id("main", values["condition"], code, trading_date(at), values["entry"], values["kind"])
+    return Transition(
+        id=identity, account="main", code=code, date=trading_date(at), at=at, since=at, event_id="e", session=session,
+        received_at=at, **values,
+    )  # fmt: skip
+
+
+def a_bit_of_everything() -> list[Record]:
+    why = Reason(kind="condition", condition="신고가 돌파", algorithm_id="a", since=NINE, score=1.5)
+    recommendation = Recommendation(
+        id="r-1", recommendation_id="r", revision=1, account="main", code="005930", date=date(2026, 3, 4), state="open",
+        cause="threshold", cause_id="c", rule="sum", score=1.5, threshold=1.0, reasons=(why,), opened_at=NINE, at=NINE,
+        received_at=NINE,
+    )  # fmt: skip
+    session = Status(component="session/main/p", kind="session", state="live", since=NINE, at=NINE, figures={"a": 1.5})
+    subscription = Status(
+        component="subscription/main/p/신고가 돌파", kind="subscription", state="live", since=NINE, at=NINE,
+        account="main", condition="신고가 돌파", members=1,
+    )  # fmt: skip
+    return [
+        Stock(code="005930", name="삼성전자", market="KOSPI", previous_close=70_000, received_at=NINE),
+        transition("005930"),
+        transition("0004V0", at=NINE + timedelta(seconds=1)),
+        transition("0004V0", at=NINE + timedelta(seconds=2), kind="exited", dwell=1.0),
+        recommendation,
+        session,
+        subscription,
+    ]
+
+
+# --- the stream -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_is_a_snapshot_and_then_deltas() -> None:
+    async with running() as live:
+        live.feed(*a_bit_of_everything())
+        async with stream(live) as events:
+            headers = events.response.headers
+            assert headers["content-type"] == "text/event-stream; charset=utf-8"
+            assert headers["cache-control"] == "no-cache, no-transform"
+            assert headers["x-accel-buffering"] == "no"
+            assert await events.any() == {"retry": "1000"}
+            event_id, told = await events.next("snapshot")
+            assert event_id == f"e-{told['number']}"
+            assert [view["name"] for view in told["recommendations"]] == ["삼성전자"]
+            assert [line["transition"]["code"] for line in told["feed"]] == ["005930", "0004V0", "0004V0"]
+            # What was published before the stream opened may be told once more; what is told then is the same.
+            live.feed(transition("000660", at=NINE + timedelta(seconds=3)))
+            codes: set[str] = set()
+            while "000660" not in codes:
+                event_id, delta = await events.next("delta")
+                codes |= {change["transition"]["code"] for change in delta["changes"] if change["change"] == "feed"}
+            assert event_id == f"e-{live.hub.number}"
+
+
+async def test_a_returning_browser_gets_what_it_missed() -> None:
+    async with running() as live:
+        live.feed(transition("005930"))
+        async with stream(live) as events:
+            seen, _ = await events.next("snapshot")
+        live.feed(transition("000660"))
+        async with stream(live, Last_Event_ID=seen) as events:
+            event_id, delta = await events.next("delta")
+            told = [change["transition"]["code"] for change in delta["changes"] if change["change"] == "feed"]
+            assert told == ["000660"]
+            assert event_id == f"e-{live.hub.number}"
+        async with stream(live, Last_Event_ID=event_id) as events:
+            assert await events.next("delta") == (event_id, {"now": delta["now"], "changes": []})
+
+
+@pytest.mark.parametrize("unknown", ["other-1", "e-999999", "nonsense"])
+async def test_a_browser_of_an_unknown_epoch_or_number_gets_a_snapshot(unknown: str) -> None:
+    async with running() as live:
+        live.feed(transition("005930"))
+        async with stream(live, Last_Event_ID=unknown) as events:
+            _, told = await events.next("snapshot")
+            assert len(told["feed"]) == 1
+
+
+async def test_every_second_a_heartbeat_says_the_time_without_an_id() -> None:
+    async with running() as live, stream(live) as events:
+        await events.next("snapshot")
+        live.clock.at += timedelta(minutes=5)
+        event_id, beat = await events.next("heartbeat")
+        assert (event_id, beat) == ("", {"now": "2026-03-04T00:05:00Z"})
+
+
+async def test_a_new_day_is_told_to_all_with_a_snapshot() -> None:
+    async with running() as live, stream(live) as events:
+        await events.next("snapshot")
+        live.feed(transition("005930"))
+        await events.next("delta")
+        live.clock.at += timedelta(days=1)
+        _, told = await events.next("snapshot")
+        assert (told["feed"], told["now"]) == ([], "2026-03-05T00:00:00Z")
+
+
+async def test_until_the_day_is_rebuilt_there_are_only_heartbeats() -> None:
+    async with running(is_open=False) as live, stream(live) as events:
+        live.feed(transition("005930"))
+        await events.any()
+        await events.next("heartbeat")
+        answer = await get(live, "/api/conditions")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        live.broadcaster.open()
+        _, told = await events.next("snapshot")
+        assert len(told["feed"]) == 1
+        live.broadcaster.close()
+        live.hub.clear("f")
+        live.broadcaster.open()
+        event_id, told = await events.next("snapshot")
+        assert event_id.startswith("f-")
+        assert told["feed"] == []
+
+
+def counted(name: str) -> float:
+    return REGISTRY.get_sample_value(f"hitstream_live_{name}") or 0.0
+
+
+async def asleep(port: int) -> socket.socket:
+    """A client that asks for the stream and then reads nothing."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    await loop.sock_sendall(sock, b"GET /api/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return sock
+
+
+async def test_a_slow_client_is_cut_off_while_others_go_on() -> None:
+    limits = ClientLimits(queued_events=20, send_seconds=60)
+    async with running(limits=limits) as live, stream(live) as events:
+        await events.next("snapshot")
+        slow = await asleep(live.port)
+        await until(lambda: counted("clients") == 2)
+        before = counted("cut_off_total")
+        n = 0
+        async with asyncio.timeout(DEADLINE):
+            while counted("cut_off_total") == before:
+                n += 1
+                live.feed(transition(f"{n:06d}", session="x" * 100_000))
+                _, delta = await events.next("delta")
+                codes = [change["transition"]["code"] for change in delta["changes"] if change["change"] == "feed"]
+                assert codes == [f"{n:06d}"], "the client that reads gets each change"
+        await until(lambda: counted("clients") == 1)
+        live.feed(transition("999999"))
+        await events.next("delta")
+        slow.close()
+
+
+async def test_a_client_that_makes_no_progress_is_cut_off() -> None:
+    async with running(limits=ClientLimits(send_seconds=0.2)) as live:
+        live.feed(*(transition(f"{n:06d}", session="x" * 100_000) for n in range(200)))
+        before = counted("cut_off_total")
+        with await asleep(live.port):
+            await until(lambda: counted("cut_off_total") == before + 1)
+            await until(lambda: counted("clients") == 0)
+
+
+async def test_there_is_a_bound_to_clients() -> None:
+    async with running(limits=ClientLimits(clients=1)) as live:
+        async with stream(live) as events:
+            await events.next("snapshot")
+            answer = await get(live, "/api/live")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+        await until(lambda: counted("clients") == 0)
+        async with stream(live) as events:
+            await events.next("snapshot")
+
+
+async def test_it_stops_although_streams_are_open() -> None:
+    async with running() as live:
+        live.feed(*(transition(f"{n:06d}", session="x" * 100_000) for n in range(200)))
+        with await asleep(live.port):
+            async with stream(live) as events:
+                await events.next("snapshot")
+                await until(lambda: counted("clients") == 2)
+                live.task.cancel()
+                async with asyncio.timeout(DEADLINE):
+                    await asyncio.wait([live.task])
+                assert live.task.cancelled()
+                await events.end()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", live.port), timeout=1).close()
+
+
+@pytest.mark.parametrize(
+    ("tick", "gathered", "clients", "expected"),
+    [
+        pytest.param(MIN_TICK, 1, 1, MIN_TICK, id="quiet"),
+        pytest.param(MIN_TICK, 500, 1, 2 * MIN_TICK, id="much to say"),
+        pytest.param(MAX_TICK, 500, 1, MAX_TICK, id="never wider"),
+        pytest.param(MAX_TICK, 0, 1, MAX_TICK / 2, id="quieter again"),
+        pytest.param(MIN_TICK, 0, 1, MIN_TICK, id="never narrower"),
+        pytest.param(MIN_TICK, 1, 1_000, 0.05, id="many to say it to"),
+        pytest.param(MIN_TICK, 1, 1_000_000, MAX_TICK, id="very many"),
+    ],
+)
+def test_the_tick_widens_under_load(tick: float, gathered: int, clients: int, expected: float) -> None:
+    assert next_tick(tick, gathered, clients) == pytest.approx(expected)
+
+
+# --- the API ----------------------------------------------------------------------------------------------------------
+
+
+def strict(schema: Any) -> Any:
+    """A schema under which a field that is not described is wrong."""
+    if isinstance(schema, dict):
+        stricter = {key: strict(value) for key, value in schema.items()}
+        if "properties" in stricter:
+            stricter["additionalProperties"] = False
+        return stricter
+    return [strict(item) for item in schema] if isinstance(schema, list) else schema
+
+
+@pytest.mark.parametrize("path", ["/api/recommendations", "/api/conditions", "/api/transitions", "/api/status"])
+async def test_answers_are_as_openapi_says(path: str) -> None:
+    async with running() as live:
+        live.feed(*a_bit_of_everything())
+        described = (await get(live, "/openapi.json")).json()
+        assert described["openapi"].startswith("3.1")
+        answer = await get(live, path)
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.json()
+        schema = described["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        whole = strict(schema | {"components": described["components"]})
+        jsonschema.Draft202012Validator(whole, format_checker=jsonschema.FormatChecker()).validate(answer.json())
+        wrong = json.loads(answer.text.replace('"at":', '"when":').replace('"members":', '"member":'))
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, whole)
+
+
+async def test_the_api_filters() -> None:
+    async with running() as live:
+        live.feed(*a_bit_of_everything())
+
+        async def codes(query: str) -> list[str]:
+            return [line["transition"]["code"] for line in (await get(live, f"/api/transitions?{query}")).json()]
+
+        assert await codes("") == ["0004V0", "0004V0", "005930"]
+        assert await codes("limit=1") == ["0004V0"]
+        assert await codes("code=005930") == ["005930"]
+        assert await codes("condition=none") == []
+        newest = (await get(live, "/api/transitions?limit=1")).json()[0]["transition"]["id"]
+        assert await codes(f"before={newest}") == ["0004V0", "005930"]
+        assert len((await get(live, "/api/recommendations?state=open")).json()) == 1
+        assert (await get(live, "/api/recommendations?state=closed")).json() == []
+        assert (await get(live, "/api/recommendations?code=000660")).json() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/api/transitions?limit=0", 400),
+        ("/api/transitions?limit=1001", 400),
+        ("/api/transitions?limit=x", 400),
+        ("/api/transitions?before=unknown", 404),
+        ("/api/recommendations?state=half", 400),
+        ("/api/nothing", 404),
+        ("/nothing.js", 404),
+    ],
+)
+async def test_a_wrong_question_is_told_so(path: str, expected: int) -> None:
+    async with running() as live:
+        answer = await get(live, path)
+        assert answer.status_code == expected
+        assert answer.json()["detail"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_page_is_served_with_type_and_caching(tmp_path: Path) -> None:
+    dist = tmp_path / "dist"
+    (dist / "assets").mkdir(parents=True)
+    (dist / "index.html").write_text("<!doctype html>안녕", encoding="utf-8")
+    (dist / "assets" / "index-abc123.js").write_text("export {}")
+    (tmp_path / "secret.txt").write_text("secret")
+    async with running(dist=dist) as live:
+        index = await get(live, "/")
+        assert (index.text, index.headers["cache-control"]) == ("<!doctype html>안녕", "no-cache")
+        assert index.headers["content-type"] == "text/html; charset=utf-8"
+        script = await get(live, "/assets/index-abc123.js")
+        assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+        assert script.headers["cache-control"] == "public, max-age=31536000, immutable"
+        for outside in ("/%2e%2e/secret.txt", "/assets/../../secret.txt", "//etc/passwd", "/assets", "/%00"):
+            assert (await get(live, outside)).status_code == 404, outside
+
+
+async def test_a_page_that_is_not_built_says_how(tmp_path: Path) -> None:
+    async with running(dist=tmp_path / "none") as live:
+        answer = await get(live, "/")
+        assert answer.status_code == 200
+        assert "make setup" in answer.text
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_nothing_outside_the_folder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist-secret").write_text("x")
+    assert page.find(tmp_path / "dist", "/../dist-secret") is None
+
+
+# --- who may ask ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/api/conditions", "/api/live", "/nothing", "/openapi.json"])
+async def test_every_answer_has_the_security_headers(path: str) -> None:
+    async with running(limits=ClientLimits(clients=0)) as live:
+        headers = (await get(live, path)).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", 200),
+        ("localhost:1234", 200),
+        ("LOCALHOST", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]", 200),
+        ("[::1]:8080", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example:8080", 421),
+        ("evil.example#@localhost", 421),
+        ("10.0.0.1", 421),
+        ("[::1", 421),
+        ("", 421),
+    ],
+)
+async def test_only_requests_that_name_loopback_are_answered(host: str, expected: int) -> None:
+    async with running() as live:
+        assert (await get(live, "/api/conditions", Host=host)).status_code == expected
+
+
+@pytest.mark.parametrize("path", ["/api/conditions", "/api/live", "/assets/x.js", "/openapi.json"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic c2VjcmV0"},
+        {"Authorization": "secret"},
+        {"Cookie": f"{guard.COOKIE}=secret"},
+        {"Cookie": f"{guard.COOKIE}=9999999999.{'0' * 64}"},
+        {"Cookie": f"{guard.COOKIE}=é"},
+    ],
+)
+async def test_without_the_token_nothing_is_told(path: str, headers: dict[str, str]) -> None:
+    async with running(token="secret") as live:
+        answer = await get(live, path, **{k: v.encode() for k, v in headers.items()})  # type: ignore[arg-type]
+        assert answer.status_code == 401
+        assert (await get(live, f"{path}?token=secret")).status_code == 401
+
+
+async def test_the_token_opens_as_bearer_and_by_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "REFUSAL_SECONDS", 0.0)
+    async with running(token="시크릿") as live, httpx.AsyncClient(base_url=live.url) as client:
+        bearer = {"Authorization": "Bearer 시크릿".encode()}
+        assert (await client.get("/api/conditions", headers=bearer)).status_code == 200  # type: ignore[arg-type]
+        start = await client.get("/")
+        assert (start.status_code, start.headers["location"]) == (303, "/login")
+        form = await client.get("/login")
+        assert (form.status_code, 'method="post"' in form.text) == (200, True)
+        assert "form-action 'self'" in form.headers["content-security-policy"]
+        refused = await client.post("/login", data={"token": "wrong"})
+        assert (refused.status_code, "set-cookie" in refused.headers) == (403, False)
+        welcome = await client.post("/login", data={"token": "시크릿"})
+        assert (welcome.status_code, welcome.headers["location"]) == (303, "/")
+        cookie = welcome.headers["set-cookie"]
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+        assert "시크릿" not in cookie
+        assert (await client.get("/api/conditions")).status_code == 200
+        assert (await client.post("/login", content=b"x" * 10_000)).status_code == 413
+        assert (await client.put("/login")).status_code == 405
+
+
+async def test_a_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "SESSION_SECONDS", -1)
+    async with running(token="secret") as live, httpx.AsyncClient(base_url=live.url) as client:
+        welcome = await client.post("/login", data={"token": "secret"})
+        session = re.split("[=;]", welcome.headers["set-cookie"])[1]
+        answer = await client.get("/api/conditions", headers={"Cookie": f"{guard.COOKIE}={session}"})
+        assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("[::1]", True), ("localhost", True)]
+    + [(host, False) for host in ("0.0.0.0", "::", "", "10.0.0.1", "example.org")],
+)
+def test_loopback_is_told_from_the_rest(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+    check_exposure(host, "token")
+    if expected:
+        check_exposure(host, "")
+    else:
+        with pytest.raises(ConfigError, match=r"live\.token"):
+            check_exposure(host, "")
+
+
+# --- the role ---------------------------------------------------------------------------------------------------------
+
+
+def role(port: int, kafka: str, *, host: str = "127.0.0.1") -> Any:
+    return run(
+        settings=LiveSettings(host=host, port=port),
+        bootstrap_servers=kafka,
+        now=lambda: datetime.now(UTC),
+        speed=1.0,
+        ready=lambda _: None,
+    )
+
+
+async def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(HitstreamError, match=f"Port {port} on 127.0.0.1 is taken"):
+            await role(port, "127.0.0.1:1")
+
+
+async def test_an_address_for_others_needs_a_token() -> None:
+    with pytest.raises(ConfigError, match=r"live\.token"):
+        await role(0, "127.0.0.1:1", host="0.0.0.0")
+
+
+async def test_an_unreachable_kafka_is_named() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(BaseExceptionGroup) as raised:
+            await role(0, address)
+    assert raised.group_contains(HitstreamError, match=f"Kafka can't be reached at {address}")
+
+
+def test_the_stop_is_within_its_time() -> None:
+    assert 2 * server.STOP_SECONDS + 1 <= 3
