@@ -222,7 +222,7 @@ def local_kiwoom(
     if speed is not None and not 0 < speed <= 3600:
         raise ConfigError("--speed must be above 0 and at most 3600.")
     clock = _clock(settings)
-    from .local import kiwoom
+    from .local.kiwoom import server as kiwoom
 
     return _run(
         "kiwoom",
