@@ -657,7 +657,7 @@ class Session:
                     assert subscription is not None
                     subscription.step = "reply"
                     subscription.requested = now
-                    subscription.reply_by = now.t + self._timing.reply_deadline
+                    subscription.reply_by = now.t + self._patience(subscription)
                     subscription.registered = True
                     subscription.outstanding += 1
                     subscription.since_request.clear()
@@ -665,6 +665,10 @@ class Session:
                         self._change(subscription, "requested", subscription.cause)
                     request = frames.RealtimeRequest(seq=item.seq, search_type="1", stex_tp=self._stex_tp)
                     self._put(request.text(), now)
+
+    def _patience(self, subscription: _Subscription) -> float:
+        """How long a reply may take: longer at each try, so that a server that is only slow is not asked for ever."""
+        return self._timing.reply_deadline * (1 + subscription.silent / 2)
 
     # -- time
 
@@ -693,7 +697,7 @@ class Session:
             self._ask_list()
         for subscription in self._subscriptions.values():
             if _passed(subscription.reply_by, now):
-                cause = f"CNSRREQ was not answered within {self._timing.reply_deadline:g} s"
+                cause = f"CNSRREQ was not answered within {self._patience(subscription):g} s"
                 self._silence(subscription, cause, now)
             if _passed(subscription.again_at, now):
                 if subscription.registered:
