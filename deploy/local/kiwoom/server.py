@@ -1,0 +1,509 @@
+"""The local Kiwoom's shell: one port for REST and WebSocket, the clock that drives the market, the ledger's file.
+
+All decisions are made elsewhere (`exchange`, `protocol`, `rest`); here are sockets, timers and the order in which
+things reach the wire. Each connection has one bounded queue of frames to send: a client that does not read is cut off,
+as by a broker, and holds up nobody.
+
+Beside Kiwoom's own paths there is `/local/…`, for tests and for the curious: `truth`, `state`, `pause`, `resume`,
+`faults`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+import structlog
+import uvicorn
+
+from deploy.clock import Clock
+from streams.events import KST, HitstreamError
+
+from .conditions import CONDITIONS
+from .exchange import Exchange, Happening, Hours, Ledger, moment
+from .faults import MOMENTARY, NONE, STANDING, Faults, UnknownFault
+from .market import Crossing
+from .protocol import Close, LoggedIn, Output, Rules, Send, Session
+from .rest import Limits, Reply, Rest, Tokens
+
+WEBSOCKET_PATH: Final = "/api/dostk/websocket"
+LARGEST_BODY: Final = 1 << 20
+STEP: Final = 0.02
+"""Least real seconds between two steps of the market: what happens within is told in one frame."""
+
+BACKLOG: Final = 20_000
+"""Frames that may wait for a client before it is cut off."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+SendMessage = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_log = structlog.get_logger(__name__)
+
+
+class PortTaken(HitstreamError):
+    """The port to listen on belongs to somebody else."""
+
+
+async def serve(
+    *,
+    host: str,
+    port: int,
+    seed: int,
+    clock: Clock,
+    state_dir: Path | None,
+    hours: Hours = "always",
+    ping_interval: float = 10.0,
+    activity: float = 1.0,
+    ready: Callable[[str | None], None],
+    app_key: str = "local-app-key",
+    secret_key: str = "local-secret-key",  # noqa: S107 – known to all, opens nothing but the simulated market
+    rules: Rules | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Run a simulated Kiwoom until cancelled: REST at `http://host:port`, WebSocket at `/api/dostk/websocket`.
+
+    Args:
+        host, port: where to listen.
+        seed: of the simulated world; the same seed, date and time of start give the same day.
+        clock: market time.
+        state_dir: folder that remembers the day, so that a restart goes on with it; None forgets.
+        hours: `always` open, or `market` for 09:00–15:30 KST on weekdays.
+        ping_interval: real seconds between two PINGs.
+        activity: multiplies trades and hits; 0 is a silent market.
+        ready: told None once the server answers, and why not before.
+        app_key, secret_key: the account's; `<app_key>-…` are further keys of it.
+        rules, limits: other limits than Kiwoom's, for tests.
+
+    Raises:
+        PortTaken: the port is in use.
+    """
+    listener = _bind(host, port)
+    try:
+        ready("the simulated market is catching up with its day")
+        ledger = _Store(state_dir)
+        exchange = Exchange(seed=seed, hours=hours, activity=activity, now=clock.now(), ledger=ledger.load())
+        _log.info("market begins", date=str(exchange.ledger.date), seed=seed, hours=hours, resumed=exchange.resumed)
+        server = _Server(
+            exchange,
+            clock=clock,
+            store=ledger,
+            tokens=Tokens(app_key, secret_key),
+            rules=(rules or Rules())._replace(ping_interval=ping_interval),
+            limits=limits or Limits(),
+        )
+        await server.catch_up()
+        async with _listening(server.app, listener):
+            _log.info(
+                "local Kiwoom answers", rest=f"http://{host}:{port}", websocket=f"ws://{host}:{port}{WEBSOCKET_PATH}"
+            )
+            ready(None)
+            try:
+                await server.run()
+            finally:
+                await server.leave()
+    finally:
+        listener.close()
+
+
+class _Connection:
+    """A session and its queue of frames to send; a None in the queue only wakes the sender."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.queue: asyncio.Queue[Output | None] = asyncio.Queue(BACKLOG)
+        self.cut_off: Callable[[], object] = lambda: None
+
+    def offer(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if self.queue.full():
+                _log.warning("client does not read and is cut off", session=self.session.name)
+                self.session.closed = True
+                self.cut_off()
+                return
+            self.queue.put_nowait(output)
+
+    def wake(self) -> None:
+        if self.queue.empty():
+            self.queue.put_nowait(None)
+
+
+class _Server:
+    """The ASGI application, the market's loop, and the sessions that live on both."""
+
+    def __init__(
+        self, exchange: Exchange, *, clock: Clock, store: _Store, tokens: Tokens, rules: Rules, limits: Limits
+    ) -> None:
+        self._exchange = exchange
+        self._clock = clock
+        self._store = store
+        self._tokens = tokens
+        self._rules = rules
+        self._rest = Rest(exchange, tokens, limits)
+        self._faults: Faults = NONE
+        self._connections: list[_Connection] = []
+        self._owners: dict[str, _Connection] = {}
+        self._opened = 0
+        self._nudge = asyncio.Event()
+        self._empty = asyncio.Event()
+
+    # --- the market
+
+    async def catch_up(self) -> None:
+        """Simulate from the day's beginning to now, before anybody listens."""
+        now = self._clock.now()  # once: a clock that runs on is never reached
+        while not self._exchange.caught_up(now):
+            self._exchange.advance(now)
+            await asyncio.sleep(0)
+        self._store.save(self._exchange.ledger)
+
+    async def run(self) -> None:
+        """Drive the market by the clock, for ever."""
+        while True:
+            now = self._clock.now()
+            while not self._exchange.caught_up(now):
+                self._publish(self._exchange.advance(now))
+                await asyncio.sleep(0)
+            self._store.save(self._exchange.ledger)
+            rest = (self._exchange.next_event(now) - now).total_seconds() / self._clock.speed
+            self._nudge.clear()
+            await asyncio.sleep(STEP)
+            if rest > STEP:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._nudge.wait(), min(rest - STEP, 3600.0))
+
+    def _step(self) -> None:
+        """Let everything happen that is due, and tell the sessions."""
+        now = self._clock.now()
+        while not self._exchange.caught_up(now):
+            self._publish(self._exchange.advance(now))
+        self._store.save(self._exchange.ledger)
+
+    def _publish(self, happened: list[Happening]) -> None:
+        for connection in self._connections:
+            connection.offer(connection.session.publish(happened))
+
+    async def leave(self) -> None:
+        """Take leave of every session, and give them a moment to read it."""
+        for connection in self._connections:
+            connection.offer(connection.session.leave())
+        if self._connections:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), 1.0)
+
+    # --- the wire
+
+    async def app(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        """The ASGI application."""
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        await receive()  # websocket.connect
+        if scope["path"] != WEBSOCKET_PATH:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        loop = asyncio.get_running_loop()
+        self._opened += 1
+        session = Session(
+            f"{self._opened}",
+            now=loop.time(),
+            exchange=self._exchange,
+            app_key_of=lambda token: self._tokens.app_key_of(token, self._latest()),
+            rules=self._rules,
+            faults=self._faults,
+        )
+        connection = _Connection(session)
+        await send({"type": "websocket.accept"})
+        self._connections.append(connection)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(self._read(connection, receive))
+                writer = tasks.create_task(self._write(connection, send))
+                connection.cut_off = writer.cancel
+                await asyncio.wait((writer,))
+                reader.cancel()
+        finally:
+            session.closed = True
+            self._connections.remove(connection)
+            if not self._connections:
+                self._empty.set()
+            if session.app_key is not None and self._owners.get(session.app_key) is connection:
+                del self._owners[session.app_key]
+
+    async def _read(self, connection: _Connection, receive: Receive) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                connection.session.closed = True
+                connection.offer([Close(None, "")])
+                return
+            text = message.get("text")
+            if text is None:
+                text = (message.get("bytes") or b"").decode(errors="replace")
+            self._step()  # whatever happened before the request is not part of its answer
+            for output in connection.session.receive(text, loop.time()):
+                if isinstance(output, LoggedIn):
+                    self._own(output.app_key, connection)
+                else:
+                    connection.offer([output])
+            connection.wake()
+
+    def _own(self, app_key: str, connection: _Connection) -> None:
+        before = self._owners.get(app_key)
+        self._owners[app_key] = connection
+        if before is not None and before is not connection:
+            before.offer(before.session.displace())
+
+    async def _write(self, connection: _Connection, send: SendMessage) -> None:
+        """Send what is queued, and keep the session's time, until it closes."""
+        loop = asyncio.get_running_loop()
+        session = connection.session
+        while True:
+            try:
+                async with asyncio.timeout_at(None if session.closed else session.due):
+                    output = await connection.queue.get()
+            except TimeoutError:
+                connection.offer(session.tick(loop.time()))
+                continue
+            try:
+                if isinstance(output, Send):
+                    await send({"type": "websocket.send", "text": output.text})
+                elif isinstance(output, Close):
+                    if output.code is not None:
+                        await send({"type": "websocket.close", "code": output.code, "reason": output.reason})
+                    return
+            except OSError:  # the client is gone
+                return
+
+    # --- REST and the control surface
+
+    async def _http(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body") or len(body) > LARGEST_BODY:
+                break
+        reply = self._answer(scope, body)
+        if isinstance(reply.body, str):
+            content, kind = reply.body.encode(), b"text/html;charset=UTF-8"
+        else:
+            content, kind = msgspec.json.encode(reply.body), b"application/json;charset=UTF-8"
+        headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
+        headers += [(name.encode(), value.encode()) for name, value in reply.headers]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    def _answer(self, scope: Scope, body: bytes) -> Reply:
+        path, method = scope["path"], scope["method"]
+        if len(body) > LARGEST_BODY:
+            return Reply({"error": "The body is too large."}, 413)
+        if path.startswith("/local/"):
+            return self._control(method, path.removeprefix("/local/"), scope["query_string"].decode(), body)
+        if method != "POST" or not path.startswith(("/oauth2/", "/api/dostk/")):
+            return Reply({"error": f"There is nothing at {method} {path}."}, 404)
+        self._step()
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        real = asyncio.get_running_loop().time()
+        return self._rest.answer(path, headers, body, real=real, latest=self._latest())
+
+    def _latest(self) -> datetime:
+        return max(self._clock.now(), datetime.now(UTC))
+
+    def _control(self, method: str, name: str, query: str, body: bytes) -> Reply:
+        actions: dict[tuple[str, str], Callable[[], Reply]] = {
+            ("GET", "truth"): lambda: self._truth({key: values[-1] for key, values in parse_qs(query).items()}),
+            ("GET", "state"): self._state,
+            ("GET", "faults"): self._list_faults,
+            ("POST", "faults"): lambda: self._switch_fault(body),
+            ("POST", "pause"): lambda: self._pause(True),
+            ("POST", "resume"): lambda: self._pause(False),
+        }
+        action = actions.get((method, name))
+        if action is None:
+            known = ", ".join(f"{verb} /local/{known}" for verb, known in actions)
+            return Reply({"error": f"There is nothing at {method} /local/{name}; there are {known}."}, 404)
+        self._step()
+        return action()
+
+    def _truth(self, query: dict[str, str]) -> Reply:
+        """Every hit and exit of the day so far, and who is a member now. Takes `from` (index), `condition`, `limit`."""
+        day = self._exchange.day
+        names = {condition.seq: condition.name for condition in CONDITIONS}
+        wanted = query.get("condition")
+        try:
+            first, limit = int(query.get("from", "0")), int(query.get("limit", str(len(day.truth) + 1)))
+        except ValueError:
+            return Reply({"error": "from and limit are whole numbers."}, 400)
+        chosen = [
+            crossing
+            for crossing in day.truth[max(0, first) :]
+            if wanted is None or wanted in (crossing.seq, names[crossing.seq])
+        ][: max(0, limit)]
+
+        def told(crossing: Crossing) -> dict[str, Any]:
+            at = moment(day.date, crossing.at)
+            return {
+                "index": crossing.index,
+                "condition": names[crossing.seq],
+                "seq": crossing.seq,
+                "code": crossing.code,
+                "action": crossing.action,
+                "at": at.isoformat(),
+                "time": f"{at:%H%M%S}",
+                "price": crossing.price,
+            }
+
+        members = {
+            names[seq]: {code: moment(day.date, since).isoformat() for code, since in codes.items()}
+            for seq, codes in day.members.items()
+            if wanted is None or wanted in (seq, names[seq])
+        }
+        content = {"date": str(day.date), "total": len(day.truth), "events": [told(c) for c in chosen]}
+        return Reply({**content, "members": members})
+
+    def _state(self) -> Reply:
+        now = self._clock.now()
+        day = self._exchange.day
+        return Reply(
+            {
+                "market_time": now.astimezone(KST).isoformat(),
+                "speed": self._clock.speed,
+                "date": str(day.date),
+                "opened": moment(day.date, day.opened).isoformat(),
+                "open": self._exchange.is_open(now),
+                "paused": self._exchange.paused,
+                "events": len(day.truth),
+                "members": {condition.name: len(day.members[condition.seq]) for condition in CONDITIONS},
+                "conditions": [[condition.seq, condition.name] for condition in CONDITIONS],
+                "faults": self._faults.listed(),
+                "sessions": [connection.session.state() for connection in self._connections],
+            }
+        )
+
+    def _pause(self, pause: bool) -> Reply:
+        now = self._clock.now()
+        (self._exchange.pause if pause else self._exchange.resume)(now)
+        self._store.save(self._exchange.ledger)
+        self._nudge.set()
+        return Reply({"paused": self._exchange.paused})
+
+    def _list_faults(self) -> Reply:
+        return Reply({"standing": dict(STANDING), "momentary": dict(MOMENTARY), "in_force": self._faults.listed()})
+
+    def _switch_fault(self, body: bytes) -> Reply:
+        """`{"name": …, "on": true, "seqs": […]}`, or `{"clear": true}` to switch all off."""
+        try:
+            wanted = msgspec.json.decode(body, type=_FaultRequest)
+            if wanted.clear:
+                self._faults = NONE
+            elif wanted.name in MOMENTARY:
+                for connection in self._connections:
+                    connection.offer(connection.session.befall(wanted.name))
+            else:
+                self._faults = self._faults.switched(wanted.name, wanted.on, wanted.seqs)
+        except (msgspec.MsgspecError, UnknownFault) as error:
+            return Reply({"error": f"{error}"}, 400)
+        self._rest.faults = self._faults
+        for connection in self._connections:
+            connection.session.faults = self._faults
+        return Reply({"in_force": self._faults.listed()})
+
+
+class _FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
+    name: str = ""
+    on: bool = True
+    seqs: tuple[str, ...] = ()
+    clear: bool = False
+
+
+class _Store:
+    """The ledger's file, replaced as a whole and only when the ledger has changed."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = folder / "market.json" if folder is not None else None
+        self._saved: Ledger | None = None
+
+    def load(self) -> Ledger | None:
+        if self._path is None or not self._path.exists():
+            return None
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Ledger)
+        except msgspec.MsgspecError as error:
+            _log.warning("the market's file is not readable and is ignored", path=str(self._path), error=str(error))
+            return None
+
+    def save(self, ledger: Ledger) -> None:
+        if self._path is None or ledger is self._saved:
+            return
+        self._saved = ledger
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(msgspec.json.encode(ledger))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise PortTaken(
+            f"The local Kiwoom cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): stop the program that "
+            "uses this port, or give another one with --port."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    app: Callable[[Scope, Receive, SendMessage], Awaitable[None]], listener: socket.socket
+) -> AsyncIterator[None]:
+    """Serve an ASGI application on a bound socket for the duration of the context.
+
+    `uvicorn.Server.serve` would take over the command's signals and poll ten times a second; its two halves do not.
+    """
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        ws_ping_interval=None,
+        ws_max_size=16 << 20,
+        ws_per_message_deflate=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    try:
+        yield
+    finally:
+        await server.shutdown(sockets=[listener])
