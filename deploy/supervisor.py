@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from rich.markup import escape
 
 from streams.events import HitstreamError
 
@@ -101,7 +102,7 @@ class Child:
             if time.monotonic() - started > _PROVED:
                 delay = _BACKOFF[0]
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            words = f" – {self.last_words.removeprefix(f'hitstream {self.name}: ')}" if code == 1 else ""
+            words = f" – {escape(self.last_words.removeprefix(f'hitstream {self.name}: '))}" if code == 1 else ""
             self._say(f"[yellow]{self.name} {how}{words}; it starts again in {delay:.1f} s[/]")
             await asyncio.sleep(delay)
             delay = min(delay * 2, _BACKOFF[1])
@@ -177,9 +178,9 @@ class Child:
             if text:
                 self.last_words = text
             if spoken:
-                self._say(f"[dim]{self.name}: {text}[/]")
+                self._say(f"[dim]{self.name}: {escape(text)}[/]")
             elif "[warning" in text or "[error" in text or "[critical" in text:
-                self._say(f"[yellow]{self.name}[/] {text}")
+                self._say(f"[yellow]{self.name}[/] {escape(text)}")
 
     def _write(self, line: bytes) -> None:
         if self._log.exists() and self._log.stat().st_size > _LOG_BYTES:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 
 from streams.events import KST, ConfigError, HitstreamError
 
@@ -251,7 +252,7 @@ class _Up:
                 if reason != said.get(child.name):
                     said[child.name] = reason
                     words = "is ready again" if reason is None else f"is not ready: {reason}"
-                    self._say(f"[{'green' if reason is None else 'yellow'}]{child.name} {words}[/]")
+                    self._say(f"[{'green' if reason is None else 'yellow'}]{child.name} {escape(words)}[/]")
             run = {
                 "pid": os.getpid(),
                 "dashboard": self.plan.dashboard,
