@@ -1,0 +1,194 @@
+"""What holds of a session whatever comes, in whatever order and however late.
+
+A run feeds a session with any mixture of right and wrong frames, silences and delays. Every entry that is fed has a
+code of its own, so that "exactly once" can be counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from hypothesis import HealthCheck, event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from producers.kiwoom.session import Action, Entry, Ignored, Moment, Over, Send, Session, Snapshot, Timing, Wanted
+
+START: Final = datetime(2026, 11, 23, 0, 30, tzinfo=UTC)
+TIMING: Final = Timing()
+NAMES: Final = ("하나", "둘", "셋")
+SEQS: Final = ("1", "2", "3", "4")
+DROPPED: Final = {"not-subscribed", "unknown-seq", "session-over"}
+
+seqs = st.sampled_from((*SEQS, "77"))
+
+
+class Conversation(RuleBasedStateMachine):
+    """A session and the other side, which may say anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.t = 1000.0
+        self.session = Session([Wanted(name) for name in NAMES], token="T", patient=frozenset({"둘"}))
+        self.actions: list[Action] = []
+        self.fed: dict[str, str] = {}
+        self.listed = False
+        self.paced_at: list[float] = []
+
+    @property
+    def now(self) -> Moment:
+        return Moment(self.t, START + timedelta(seconds=self.t))
+
+    def did(self, actions: list[Action], echo: str | None = None) -> None:
+        self.actions += actions
+        sends = [action.text for action in actions if isinstance(action, Send)]
+        if echo is not None and sends and sends[0] == echo:
+            sends.pop(0)
+        for text in sends:
+            if self.paced_at:
+                assert self.t - self.paced_at[-1] >= TIMING.send_spacing - 1e-9, "sent in a burst"
+            self.paced_at.append(self.t)
+            assert self.listed or "CNSRREQ" not in text, "CNSRREQ without CNSRLST on this connection"
+
+    def hear(self, frame: str) -> None:
+        self.did(self.session.received(frame, self.now))
+
+    @initialize(so_far=st.sampled_from(["opened", "logged in", "listed", "listed", "requested", "requested"]))
+    def open(self, so_far: str) -> None:
+        self.did(self.session.opened(self.now))
+        if so_far == "opened":
+            return
+        self.hear('{"trnm":"LOGIN","return_code":0}')
+        if so_far == "logged in":
+            return
+        self.wait(1.6, True)
+        self.list_reply(list(SEQS), None, 0)
+        if so_far == "requested":
+            self.wait(1.6, True)
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 0.4, 1.6, 3.0, 6.0, 11.0]), pinged=st.sampled_from([True] * 9 + [False]))
+    def wait(self, seconds: float, pinged: bool) -> None:
+        if pinged:
+            self.ping("")
+        until, ticks = self.t + seconds, 0
+        while (deadline := self.session.deadline) is not None and deadline <= until:
+            self.t = max(self.t, deadline)
+            self.did(self.session.tick(self.now))
+            ticks += 1
+            assert ticks < 200, "the deadline does not move"
+        self.t = until
+
+    @rule(seconds=st.sampled_from([0.2, 2.0, 6.0]))
+    def oversleep(self, seconds: float) -> None:
+        """The process was suspended: many deadlines passed at once."""
+        self.t += seconds
+        self.did(self.session.tick(self.now))
+
+    @rule()
+    def login_reply(self) -> None:
+        self.hear('{"trnm":"LOGIN","return_code":0}')
+
+    @rule(more=st.sampled_from(["", ',"n":1']))
+    def ping(self, more: str) -> None:
+        frame = f'{{"trnm":"PING"{more}}}'
+        over = self.session.over
+        actions = self.session.received(frame, self.now)
+        self.did(actions, echo=frame)
+        if not over:
+            assert actions[0] == Send(text=frame), "the echo is not first"
+
+    @rule(
+        order=st.permutations(SEQS),
+        missing=st.sampled_from([None, None, None, *NAMES]),
+        code=st.sampled_from([0, 0, 0, 105110]),
+    )
+    def list_reply(self, order: list[str], missing: str | None, code: int) -> None:
+        asked = any("CNSRLST" in a.text for a in self.actions if isinstance(a, Send))
+        if not asked:
+            return
+        rows = [[seq, name] for seq, name in zip(order, NAMES, strict=False) if name != missing]
+        self.listed = True
+        self.hear(json.dumps({"trnm": "CNSRLST", "return_code": code, "data": rows}))
+
+    @rule(seq=seqs, codes=st.lists(st.sampled_from(["A005930", "000660", "A0004V0"]), max_size=3), cont=st.booleans())
+    def snapshot(self, seq: str, codes: list[str], cont: bool) -> None:
+        more = {"cont_yn": "Y"} if cont and len(codes) == 3 else {}
+        rows = [{"jmcode": code} for code in codes] or None
+        self.hear(json.dumps({"trnm": "CNSRREQ", "seq": f"{seq} ", "return_code": 0, "data": rows} | more))
+
+    @rule()
+    def answer_all(self) -> None:
+        """What a server in order would do: answer whatever was asked last."""
+        asked = [a.text for a in self.actions if isinstance(a, Send)]
+        for text in asked[-6:]:
+            if '"CNSRREQ"' in text:
+                self.snapshot(json.loads(text)["seq"], ["A005930"], False)
+
+    @rule(seq=seqs, code=st.sampled_from([900003, 900004, 105110, 900099]), spelled=st.booleans())
+    def refusal(self, seq: str, code: int, spelled: bool) -> None:
+        text = f"안 됩니다.(seq={seq})" if spelled else "안 됩니다"
+        self.hear(json.dumps({"trnm": "CNSRREQ", "return_code": code, "return_msg": text}, ensure_ascii=False))
+
+    @rule(entries=st.lists(st.tuples(seqs, st.sampled_from("ID")), max_size=4))
+    def real(self, entries: list[tuple[str, str]]) -> None:
+        rows = []
+        for seq, action in entries:
+            code = f"{len(self.fed) + 100_000:06d}"
+            self.fed[code] = action
+            values = {"841": seq, "9001": code, "843": action, "20": "093000"}
+            rows.append({"values": values, "type": "02", "item": code})
+        self.hear(json.dumps({"trnm": "REAL", "data": rows}))
+
+    @rule(frame=st.sampled_from(["", "{", "[]", '{"trnm":"REAL","data":null}', '{"trnm":"CNSRCLR","seq":"1"}']))
+    def noise(self, frame: str) -> None:
+        self.hear(frame)
+
+    @rule(code=st.sampled_from(["N1"] * 19 + ["R10002"]))
+    def system(self, code: str) -> None:
+        self.hear(json.dumps({"trnm": "SYSTEM", "code": code, "message": "…"}))
+
+    @rule(really=st.sampled_from([False] * 29 + [True]))
+    def clear(self, really: bool) -> None:
+        if really:
+            self.did(self.session.clear(self.now))
+
+    @invariant()
+    def something_is_waited_for(self) -> None:
+        assert self.session.over or self.session.deadline is not None or not self.actions
+
+    @invariant()
+    def it_ends_once(self) -> None:
+        assert sum(isinstance(a, Over) for a in self.actions) == int(self.session.over)
+
+    def teardown(self) -> None:
+        self.did(self.session.closed("1006", self.now))
+        entries = [action for action in self.actions if isinstance(action, Entry)]
+        told = [entry.code for entry in entries]
+        assert len(told) == len(set(told)), "an entry was told twice"
+        dropped = sum(a.count for a in self.actions if isinstance(a, Ignored) and a.reason in DROPPED)
+        # `session-over` also counts frames that are no REAL; those are fed without codes.
+        others = sum(a.count for a in self.actions if isinstance(a, Ignored) and a.reason == "session-over")
+        assert len(self.fed) - dropped <= len(told) <= len(self.fed) - dropped + others, "an entry is lost"
+        self.check_snapshots()
+        event(f"snapshots: {min(3, sum(isinstance(a, Snapshot) for a in self.actions))}")
+
+    def check_snapshots(self) -> None:
+        """A snapshot contradicts nothing that was told before it and happened after its request."""
+        before: list[Entry] = []
+        for action in self.actions:
+            if isinstance(action, Entry):
+                before.append(action)
+            elif isinstance(action, Snapshot):
+                for entry in before:
+                    if entry.condition == action.condition and entry.received_at > action.requested_at:
+                        assert (entry.code in action.codes) == (entry.action == "hit")
+                    assert re.fullmatch("[0-9A-Z]{6}", entry.code)
+
+
+Conversation.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestConversation = Conversation.TestCase
