@@ -39,5 +39,17 @@ def configure(settings: LogSettings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_demote)
     # Libraries tell of what they retry by themselves at INFO; the roles say what matters of it.
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+def _demote(record: logging.LogRecord) -> bool:
+    """Keep what Kafka's client says in the log, but not as an alarm.
+
+    It reports as errors what it then retries by itself (a coordinator that is not elected yet); the roles say by
+    `ready` what matters of it.
+    """
+    if record.name.startswith(("aiokafka", "faust", "mode")) and record.levelno < logging.CRITICAL:
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True

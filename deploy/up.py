@@ -57,7 +57,7 @@ LOCAL_CONDITIONS: Final = tuple(
 )
 LOCAL_THRESHOLD: Final = 1.5
 
-_STAGES: Final = (("produce", 3.0), ("stream", 3.0), ("sinks", 3.0), ("servers", 4.0))
+_STAGES: Final = (("producer", 4.5), ("readers", 2.5), ("servers", 2.5))
 
 
 class PortInUse(HitstreamError):
@@ -220,10 +220,10 @@ class _Up:
         self._say(f"[green]✓[/] topics {self._since()}")
         del report
         roles = [
-            self._child("produce", "produce", ["produce"]),
-            self._child("stream", "stream", ["stream"]),
-            self._child("sinks", "clickhouse-sink", ["sink", "clickhouse"]),
-            self._child("sinks", "live", ["sink", "live"]),
+            self._child("producer", "produce", ["produce"]),
+            self._child("readers", "stream", ["stream"]),
+            self._child("readers", "clickhouse-sink", ["sink", "clickhouse"]),
+            self._child("readers", "live", ["sink", "live"]),
         ]
         await self._bring_up(group, client, roles, once_ready=False)
         self._say(f"\n[bold green]Hitstream is running[/] – dashboard: [bold]{plan.dashboard}[/]  (Ctrl-C stops it)\n")
