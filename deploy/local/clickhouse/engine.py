@@ -50,6 +50,9 @@ _OPTIONS: Final = {
 }
 _MEMORY_SHARE: Final = 0.5
 
+# What the embedded engine sets otherwise than a server does.
+_AS_A_SERVER: Final = {"implicit_select": 0, "allow_introspection_functions": 0, "storage_file_read_method": "pread"}
+
 _CODE: Final = re.compile(r"Code: (\d+)\. DB::Exception: (.*)", re.DOTALL)
 _VERSION: Final = re.compile(r" \(version [^()]*(?:\([^()]*\))?\)\s*\Z")
 
@@ -254,10 +257,17 @@ class Handle:
 
     def table(self, name: str, structure: str, layout: str, rows: bytes) -> None:
         """Make a temporary table of data that came with the request."""
-        self._run(f"CREATE TEMPORARY TABLE {identifier(name)} ({structure}) ENGINE = Memory")
+        self.make_table(name, structure)
         insert = self.insert(Statement("insert", f"INSERT INTO {identifier(name)}".encode(), layout), {})
         insert.append(rows)
         insert.finish(Tally())
+
+    def make_table(self, name: str, structure: str) -> None:
+        """Make an empty temporary table in memory; it ends with the handle."""
+        self._run(f"CREATE TEMPORARY TABLE {identifier(name)} ({structure}) ENGINE = Memory")
+
+    def drop_table(self, name: str) -> None:
+        self._run(f"DROP TEMPORARY TABLE IF EXISTS {identifier(name)}")
 
 
 class Insert:
@@ -427,5 +437,5 @@ def _chdb() -> types.ModuleType:
 
 def _address(path: Path) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    options = {**_OPTIONS, "max_server_memory_usage": int(memory * _MEMORY_SHARE)}
+    options = {**_OPTIONS, **_AS_A_SERVER, "max_server_memory_usage": int(memory * _MEMORY_SHARE)}
     return f"{path}?{urllib.parse.urlencode(options)}"

@@ -166,16 +166,21 @@ class Interface:
         self._password = password
         self._closing = closing
         self._sessions = Sessions(engine)
+        self._requests = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = _Request(
             scope["method"],
             scope["path"],
-            {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]},
-            dict(urllib.parse.parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
+            {name.decode("latin-1").lower(): value.decode(errors="replace") for name, value in scope["headers"]},
+            _parameters_of(scope["query_string"].decode("latin-1")),
             receive,
         )
         answer = _Answer(send, request, self._engine)
+        self._requests += 1
+        self._idle.clear()
         try:
             await self._respond(request, answer)
         except _Gone:
@@ -184,9 +189,14 @@ class Interface:
             await self._refuse(request, answer, refusal)
         except BadBody as bad:
             await self._refuse(request, answer, Refusal(89, f"{bad} (UNKNOWN_COMPRESSION_METHOD)"))
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self._idle.set()
 
     async def close(self) -> None:
-        """End the sessions; no request may be running."""
+        """Wait for the requests that run, which nobody makes any more, and end the sessions."""
+        await self._idle.wait()
         await self._sessions.close()
 
     async def _refuse(self, request: _Request, answer: _Answer, refusal: Refusal) -> None:
@@ -272,7 +282,8 @@ class Interface:
                     raise Refusal(307, "The statement is too large. (TOO_MANY_BYTES)")
             statement = parse(head)
         _check(statement)
-        await self._until_gone(request, answer, self._read(request, answer, statement, tables))
+        work = self._read(request, answer, statement, tables)
+        await (self._until_gone(request, answer, work) if statement.kind == "select" else work)
 
     async def _body(self, request: _Request) -> AsyncGenerator[bytes, None]:
         """The body, decompressed, in pieces of about a megabyte."""
@@ -289,7 +300,10 @@ class Interface:
                 held += piece
                 if len(held) >= PIECE:
                     full, held = bytes(held), bytearray()
-                    yield full if plain else await self._engine.call("", feed, full)
+                    if not plain:
+                        full = await self._engine.call("", feed, full)
+                    if full:
+                        yield full
         last = feed(bytes(held)) + blocks.feed(codec.finish()) + blocks.finish()
         if last:
             yield last
@@ -364,11 +378,22 @@ class Interface:
     async def _insert(
         self, request: _Request, answer: _Answer, statement: Statement, first: bytes, body: AsyncIterator[bytes]
     ) -> None:
-        """Stream rows into a table: acknowledged when they are in it."""
+        """Stream rows into a table: acknowledged when they are in it.
+
+        The engine's inserts know no input(): its rows go to a temporary table first, which then stands in its place.
+        """
         _check(statement)
+        parameters = _parameters(request)
+        call = self._engine.call
         async with self._handle(request, statement) as handle:
-            call = self._engine.call
-            insert = await call("", handle.insert, statement, _parameters(request))
+            target, select, table = statement, b"", ""
+            if statement.input is not None:
+                structure, start, end = statement.input
+                table = f"input_{secrets.token_hex(8)}"
+                await call("", handle.make_table, table, structure)
+                target = Statement("insert", f"INSERT INTO {table}".encode(), statement.format)
+                select = statement.text[:start] + table.encode() + statement.text[end:]
+            insert = await call("", handle.insert, target, parameters)
             try:
                 if first:
                     await call("", insert.append, first)
@@ -378,6 +403,11 @@ class Interface:
             except BaseException:
                 await call("", insert.cancel)
                 raise
+            if select:
+                try:
+                    await call("", list, handle.read(Statement("insert", select), "Null", parameters, request.tally))
+                finally:
+                    await call("", handle.drop_table, table)
         await answer.result("", iter(()), compress=False)
         await answer.end()
 
@@ -593,12 +623,21 @@ class _Answer:
 
 def _check(statement: Statement) -> None:
     """Refuse what ClickHouse refuses over HTTP."""
-    if not statement.text.strip():
+    if statement.kind == "nothing":
         raise Refusal(62, "Syntax error: Empty query. (SYNTAX_ERROR)")
     if statement.several:
         raise Refusal(62, "Syntax error (Multi-statements are not allowed). (SYNTAX_ERROR)")
     if statement.file_clause:
         raise Refusal(358, "INTO OUTFILE and FROM INFILE are not allowed over HTTP. (INTO_OUTFILE_NOT_ALLOWED)")
+
+
+def _parameters_of(query_string: str) -> dict[str, str]:
+    """The parameters of an address. `query` keeps bytes that are not UTF-8: it may carry rows."""
+    pairs = urllib.parse.parse_qsl(query_string, keep_blank_values=True, errors="surrogateescape")
+    return {
+        name: value if name == "query" else value.encode(errors="surrogateescape").decode(errors="replace")
+        for name, value in pairs
+    }
 
 
 def _parameters(request: _Request) -> dict[str, str]:

@@ -21,7 +21,7 @@ from .interface import Interface
 log = structlog.get_logger(__name__)
 
 # Seconds that running inserts get to finish when the server stops; a client that sends no rows is cut off then.
-_GRACE: Final = 20
+_GRACE: Final = 3
 # The longest request line and headers (ClickHouse: http_max_uri_size).
 _LONGEST_LINE: Final = 1 << 20
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
 
-Kind = Literal["select", "insert", "set", "use", "other"]
+Kind = Literal["select", "insert", "set", "use", "other", "nothing"]
 
 # The engine emits these block by block: blocks put one after another are one result. Any other format has a frame of
 # its own around the whole (a header, a footer, an index) and is written by the engine to a file first.
@@ -32,8 +32,10 @@ _TOKEN: Final = re.compile(
 
 _SELECTS: Final = frozenset({b"SELECT", b"WITH", b"FROM"})
 _READS: Final = _SELECTS | {b"SHOW", b"DESCRIBE", b"DESC", b"EXPLAIN", b"EXISTS", b"CHECK"}
-_QUERIES: Final = frozenset({b"SELECT", b"WITH", b"FROM", b"WATCH", b"EXPLAIN"})
+_QUERIES: Final = frozenset({b"SELECT", b"WITH", b"WATCH", b"EXPLAIN"})
 
+
+_INPUT: Final = re.compile(rb"input\s*\(\s*'((?:[^'\\]|\\.)*)'\s*\)", re.IGNORECASE | re.DOTALL)
 
 # After these, FORMAT is the name of a column.
 _BEFORE_A_NAME: Final = frozenset(b", . = < > + - / % SELECT BY AND OR NOT WHERE HAVING AS DISTINCT ON IN LIKE".split())
@@ -57,10 +59,12 @@ class Statement:
     """One statement as it came over HTTP.
 
     Attributes:
-        kind: what it is, as far as the transport must know. An `insert` with rows of its own has `rows_at`.
+        kind: what it is, as far as the transport must know; `nothing` is empty or begins with no word (the engine
+            takes that in silence). An `insert` with rows of its own has `rows_at`.
         text: the statement itself; of an insert with rows, up to where its format is named.
         format: the format it names (of the result, or of an insert's rows), or None.
         rows_at: where in the given bytes the rows of an insert begin; None where it brings none.
+        input: the structure and place (from, to) in `text` of the table function input('…') that reads those rows.
         output_at: where in `text` an INTO OUTFILE clause can stand; None for anything but a select.
         several: more than one statement was given, which HTTP does not take.
         file_clause: INTO OUTFILE or FROM INFILE is asked for, which is the client's business, not the server's.
@@ -71,6 +75,7 @@ class Statement:
     text: bytes
     format: str | None = None
     rows_at: int | None = None
+    input: tuple[str, int, int] | None = None
     output_at: int | None = None
     several: bool = False
     file_clause: bool = False
@@ -83,8 +88,8 @@ def parse(query: bytes) -> Statement:
     first = next(tokens, None)
     while first is not None and first.text == b"(":
         first = next(tokens, None)
-    if first is None:
-        return Statement("other", b"")
+    if first is None or first.kind != "word":
+        return Statement("nothing", b"")
     if first.word == b"INSERT":
         return _insert(query)
     return _statement(query, first.word)
@@ -112,10 +117,13 @@ def _top_level(query: bytes) -> list[Token]:
 
 def _insert(query: bytes) -> Statement:
     """Split an insert into its statement and where its rows begin."""
-    depth, named, infile = 0, False, False
+    depth, named, infile, selects = 0, False, False, False
+    function: tuple[str, int, int] | None = None
     tokens = _tokens(query)
     next(tokens)
     for token in tokens:
+        if token.word == b"INPUT" and selects and (match := _INPUT.match(query, token.start)):
+            function = (match[1].decode(errors="replace").replace("\\'", "'"), match.start(), match.end())
         if token.text in (b"(", b"[", b"{"):
             depth += 1
             named = named or token.text != b"{"
@@ -126,31 +134,34 @@ def _insert(query: bytes) -> Statement:
         elif not named:
             # The first name after INSERT INTO [TABLE] [FUNCTION] is the target's, whatever it is called.
             named = token.kind == "quoted" or token.word not in (b"INTO", b"TABLE", b"FUNCTION", b"")
-        elif token.text == b".":
+        elif token.text == b"." and not selects:
             named = False
-        elif token.word == b"VALUES":
+        elif token.word == b"VALUES" and not selects:
             return Statement("insert", query[: token.start].rstrip(), "Values", token.end, file_clause=infile)
         elif token.word == b"FORMAT":
             name = next(tokens, None)
             if name is None or name.kind != "word":
                 break
+            if selects and function is None:
+                continue
             return Statement(
                 "insert",
                 query[: token.start].rstrip(),
                 name.text.decode(),
                 _after_format(query, name.end),
+                input=function,
                 file_clause=infile,
             )
         elif token.word == b"INFILE":
             infile = True
         elif token.word in _QUERIES:
-            break
+            selects = True
     return Statement("insert", query, file_clause=infile)
 
 
 def _after_format(query: bytes, end: int) -> int:
     """Where rows begin after `FORMAT name`: behind an optional semicolon, blanks and one line end, no further."""
-    match = re.compile(rb"(?:\s*;)?[ \t\f]*\r?\n?").match(query, end)
+    match = re.compile(rb"[ \t\f]*;?[ \t\f]*\r?\n?").match(query, end)
     return match.end() if match else end
 
 
