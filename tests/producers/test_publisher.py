@@ -1,0 +1,191 @@
+"""The publisher against a real broker: order, identities, acknowledgements, and a broker that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from producers.publisher import Publisher, QueueFull, route
+from streams import events, topics
+
+T0 = datetime(2026, 11, 23, 0, 30, tzinfo=UTC)
+
+
+def event(account: str, condition: str, n: int) -> events.ConditionEvent:
+    at = T0 + timedelta(seconds=n)
+    return events.ConditionEvent(
+        id=events.event_id(account, condition, "005930", "hit", at, 0),
+        account=account,
+        condition=condition,
+        seq="1",
+        code="005930",
+        action="hit",
+        at=at,
+        received_at=at,
+        session="s",
+        frame=n,
+        entry=1,
+    )
+
+
+def status(component: str = "session/main/x") -> events.Status:
+    return events.Status(component=component, kind="session", state="live", since=T0, at=T0)
+
+
+@asynccontextmanager
+async def running(publisher: Publisher) -> AsyncIterator[None]:
+    task = asyncio.create_task(publisher.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def events_of(address: str, account: str, count: int) -> list[events.ConditionEvent]:
+    """The first `count` condition events of an account, in the order of the log per partition."""
+    consumer = AIOKafkaConsumer(
+        topics.CONDITION_EVENTS.name, bootstrap_servers=address, auto_offset_reset="earliest", group_id=None
+    )
+    found: list[events.ConditionEvent] = []
+    decoder = msgspec.json.Decoder(events.ConditionRecord)
+    await consumer.start()
+    try:
+        async with asyncio.timeout(20):
+            while len(found) < count:
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    for record in records:
+                        said = decoder.decode(record.value)
+                        if said.account == account:
+                            assert record.key == events.condition_key(account, said.condition)
+                            found.append(said)
+    finally:
+        await consumer.stop()
+    return found
+
+
+def closed_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.mark.kafka
+async def test_records_arrive_in_order_per_key_and_flush_waits_for_them(kafka: str) -> None:
+    account = f"a{uuid.uuid4().hex[:8]}"
+    sent = [event(account, f"조건{n % 5}", n) for n in range(3000)]
+    publisher = Publisher(kafka)
+    await publisher.check()
+    async with running(publisher):
+        for record in sent:
+            publisher.offer(record)
+        async with asyncio.timeout(20):
+            await publisher.flush()
+        assert len(publisher) == 0
+    found = await events_of(kafka, account, len(sent))
+    for condition in {e.condition for e in sent}:
+        assert [e.id for e in found if e.condition == condition] == [e.id for e in sent if e.condition == condition]
+
+
+@pytest.mark.kafka
+async def test_a_broker_that_goes_away_loses_nothing_and_keeps_the_order(broker: Any) -> None:
+    account = f"a{uuid.uuid4().hex[:8]}"
+    sent = [event(account, "조건", n) for n in range(600)]
+    publisher = Publisher(broker.address)
+    await publisher.check()
+    async with running(publisher):
+        for record in sent[:200]:
+            publisher.offer(record)
+        async with asyncio.timeout(20):
+            await publisher.flush()
+        await asyncio.to_thread(broker.stop)
+        for record in sent[200:]:
+            publisher.offer(record)
+        assert len(publisher) == 400
+        await asyncio.to_thread(broker.start)
+        async with asyncio.timeout(60):
+            await publisher.flush()
+    found = await events_of(broker.address, account, len(sent))
+    first_seen = list(dict.fromkeys(e.id for e in found))
+    assert first_seen == [e.id for e in sent]
+
+
+@pytest.mark.kafka
+async def test_missing_topics_are_named_with_what_to_do(broker: Any) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
+    await admin.start()
+    try:
+        await admin.delete_topics([topics.STOCKS.name])
+        async with asyncio.timeout(20):
+            while topics.STOCKS.name in await admin.list_topics():
+                await asyncio.sleep(0.05)
+    finally:
+        await admin.close()
+    with pytest.raises(events.HitstreamError, match=r"no topic hitstream.stocks: run `hitstream topics`"):
+        await Publisher(broker.address).check()
+
+
+async def test_an_unreachable_broker_is_named_with_what_to_do() -> None:
+    address = f"127.0.0.1:{closed_port()}"
+    with pytest.raises(events.HitstreamError, match=f"Kafka does not answer at {address}: start it, or correct"):
+        await Publisher(address).check(within=0.5)
+
+
+async def test_a_full_queue_refuses_records_and_leaves_statuses_out_before_that() -> None:
+    publisher = Publisher("127.0.0.1:1", room=10)
+    for n in range(5):
+        publisher.offer(event("a", "c", n))
+    publisher.offer(status())
+    assert len(publisher) == 5
+    for n in range(5):
+        publisher.offer(event("a", "c", n))
+    with pytest.raises(QueueFull, match="has taken nothing and 10 records wait"):
+        publisher.offer(event("a", "c", 11))
+
+
+async def test_the_oldest_event_that_waits_is_known() -> None:
+    publisher = Publisher("127.0.0.1:1")
+    publisher.offer(status())
+    assert publisher.oldest is None
+    publisher.offer(event("a", "c", 3))
+    publisher.offer(event("a", "c", 4))
+    assert publisher.oldest == (T0 + timedelta(seconds=3)).timestamp()
+
+
+async def test_stopping_does_not_wait_for_a_broker_that_is_not_there() -> None:
+    publisher = Publisher(f"127.0.0.1:{closed_port()}")
+    publisher.offer(event("a", "c", 1))
+    async with asyncio.timeout(20), running(publisher):
+        await asyncio.sleep(0)
+    assert len(publisher) == 1
+
+
+@pytest.mark.parametrize(
+    ("record", "topic", "key"),
+    [
+        (event("main", "신고가 돌파", 1), topics.CONDITION_EVENTS.name, "main/신고가 돌파"),
+        (status("subscription/main/x/돌파"), topics.STATUS.name, "subscription/main/x/돌파"),
+        (
+            events.Stock(code="0004V0", name="이름", market="KOSPI", received_at=T0),
+            topics.STOCKS.name,
+            "0004V0",
+        ),
+    ],
+)
+def test_every_record_has_its_topic_and_key(record: events.Record, topic: str, key: str) -> None:
+    assert route(record) == (topic, key.encode())
+
+
+def test_a_record_of_others_is_not_published() -> None:
+    with pytest.raises(TypeError):
+        route(events.Withdraw(id="1", code="005930", by="x", at=T0))
