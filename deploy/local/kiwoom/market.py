@@ -280,11 +280,17 @@ class Day:
                 return following
             at = phase.until  # arrivals forget: start anew where the rate changes
             self._drift(stock, at)
-            stock.phase += 1
 
     def _drift(self, stock: _Stock, at: float) -> None:
-        stock.impulse += stock.phases[stock.phase].drift * (at - stock.drifted_to)
-        stock.drifted_to = at
+        """Let the phases until `at` have their effect on the price."""
+        while True:
+            phase = stock.phases[stock.phase]
+            until = min(at, phase.until)
+            stock.impulse += phase.drift * (until - stock.drifted_to)
+            stock.drifted_to = until
+            if at < phase.until or stock.phase + 1 == len(stock.phases):
+                return
+            stock.phase += 1
 
 
 def _phases(rng: random.Random, opened: float, closes: float, rate: float, surges_per_hour: float) -> list[_Phase]:
