@@ -48,6 +48,7 @@ from streams.topics import DEAD_LETTERS, Topic
 log = structlog.get_logger(__name__)
 
 _START_SECONDS: Final = 15.0  # for Kafka's first answer
+_JOIN_SECONDS: Final = 45.0
 _COMMIT_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 3.0
 _SILENCE_SECONDS: Final = 10.0  # without an answer to a fetch: Kafka is away (an idle one answers twice a second)
@@ -158,7 +159,7 @@ class _Placed(msgspec.Struct):
 
 
 class _Deaf(Exception):
-    """The consumer has had no answer for so long that it is made anew."""
+    """The consumer has had no answer for so long that it is made anew; the text says to what."""
 
 
 async def consume(
@@ -228,7 +229,7 @@ class _Sink:
                     begun, delay = True, _FIRST_DELAY
                     await self._consume(consumer, assignments)
             except (KafkaError, TimeoutError, OSError, _Deaf, KafkaUnavailable, TopicsMissing) as error:
-                if not begun:
+                if not begun and not isinstance(error, _Deaf):
                     raise self._explained(error) from error
                 self.ready(str(self._explained(error)))
             await asyncio.sleep(delay)
@@ -237,6 +238,8 @@ class _Sink:
     def _explained(self, error: BaseException) -> HitstreamError:
         if isinstance(error, HitstreamError):
             return error
+        if isinstance(error, _Deaf):
+            return KafkaUnavailable(f"Kafka at {self.bootstrap_servers} {error} for too long; asking again.")
         if isinstance(error, KafkaError) and not error.retriable and not isinstance(error, CommitFailedError):
             return KafkaUnavailable(f"Kafka at {self.bootstrap_servers} refuses the group {self.group}: {error}")
         return KafkaUnavailable(
@@ -265,8 +268,11 @@ class _Sink:
         consumer.subscribe([topic.name for topic in self.topics], listener=assignments)
         try:
             # Joining waits for the members that are there; one that died is missed only when its session ends.
-            async with asyncio.timeout(60):
-                await consumer.start()
+            try:
+                async with asyncio.timeout(_JOIN_SECONDS):
+                    await consumer.start()
+            except TimeoutError:
+                raise _Deaf(f"did not admit a member to the group {self.group}") from None
             yield consumer, assignments
         finally:
             try:
@@ -392,7 +398,7 @@ class _Sink:
         self.heard = max(self.heard, *answers, 0.0) if consumer.assignment() else time.time()
         silence = time.time() - self.heard
         if silence > _DEAF_SECONDS:
-            raise _Deaf
+            raise _Deaf("answered no fetch")
         self.ready(
             f"Kafka at {self.bootstrap_servers} has not answered lately." if silence > _SILENCE_SECONDS else None
         )

@@ -64,8 +64,10 @@ def parse_dsn(text: str) -> Dsn:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"clickhouse.dsn can't be read ({error}); it has the form {form}.") from None
+    except ValueError:  # its text may hold a part of the password
+        raise ConfigError(
+            f"clickhouse.dsn can't be read; it has the form {form}, with %2F for / and the like in the password."
+        ) from None
     if parts.scheme not in {"clickhouse", "clickhouses"} or not parts.hostname:
         raise ConfigError(f"clickhouse.dsn can't be read; it has the form {form}, or clickhouses://… for TLS.")
     database = unquote(parts.path.strip("/")) or "hitstream"
@@ -118,7 +120,7 @@ async def connect_async(settings: ClickHouseSettings) -> AsyncClient:
     """An asynchronous client of the configured database, which must be there; what it sends it sends once."""
     dsn = parse_dsn(settings.dsn)
     try:
-        return await clickhouse_connect.get_async_client(**_options(dsn), query_retries=0)
+        return await clickhouse_connect.get_async_client(**_options(dsn), database=dsn.database, query_retries=0)
     except (ClickHouseError, OSError) as error:
         _explain(dsn, error)
 

@@ -1,7 +1,7 @@
 """Records as rows: which tables a record goes to, and with which values.
 
 Pure. The tables themselves are in `migrations/`, where each column says what it means; the names here are theirs, and a
-test compares the two. Times become whole numbers (seconds or microseconds since 1970), so that nothing on the way to
+test compares the two. Times become whole microseconds since 1970, so that nothing on the way to
 ClickHouse can round them or take them for another time zone.
 """
 
@@ -32,7 +32,6 @@ from streams.events import (
 Values = tuple[Any, ...]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SECOND: Final = timedelta(seconds=1)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _FIRST_YEAR: Final = 1970  # what ClickHouse's Date and DateTime both hold
 _LAST_YEAR: Final = 2105
@@ -75,7 +74,7 @@ def _condition_event(e: ConditionEvent) -> Iterator[tuple[str, Values]]:
             e.account,
             e.condition,
             e.code,
-            _seconds(e.at),
+            _micros(e.at),
             e.id,
             e.action,
             e.exchange,
@@ -323,10 +322,6 @@ def _told(at: datetime) -> datetime:
         raise Unstorable(f"the time {at.isoformat()} says no time zone")
     _held(at.date())
     return at
-
-
-def _seconds(at: datetime) -> int:
-    return (_told(at) - _EPOCH) // _SECOND
 
 
 def _micros(at: datetime) -> int:

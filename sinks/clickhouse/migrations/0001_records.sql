@@ -4,6 +4,9 @@
 -- ReplacingMergeTree whose sorting key is a function of the record's identity, as is its partition, so that all
 -- copies meet and FINAL shows one. Nothing may count inserted rows incrementally.
 --
+-- Times. `at` and its like are market time in KST, `received_at` is UTC; all have one type, so that they can be compared
+-- and joined (ASOF) without conversion. Plain DateTime is avoided: many clients drop its time zone on the way.
+--
 -- `_topic, _partition, _offset` say where the record stood when it was written; they are for audit and never identity:
 -- a topic that was created anew counts its offsets from 0 again.
 
@@ -13,7 +16,7 @@ CREATE TABLE IF NOT EXISTS condition_events
     account     LowCardinality(String),
     condition   LowCardinality(String) COMMENT 'Name of the saved condition search',
     code        LowCardinality(String) COMMENT 'Stock code, six characters',
-    at          DateTime('Asia/Seoul') COMMENT 'When Kiwoom says it happened' CODEC(DoubleDelta, ZSTD(1)),
+    at          DateTime64(6, 'Asia/Seoul') COMMENT 'When Kiwoom says it happened; whole seconds' CODEC(DoubleDelta, ZSTD(1)),
     id          String COMMENT 'Identity of the hit or exit',
     action      LowCardinality(String) COMMENT 'hit or exit',
     exchange    LowCardinality(String),

@@ -1,7 +1,7 @@
 """A ClickHouse for the tests of its sink: the embedded one, in a process of its own.
 
 `server`      a running server, shared by all tests.
-`own_server`  one of this test's own, which it may stop, kill and start again.
+`own_server`  one of this test's own, which it may stop, kill and start again; `make_server` makes several.
 `settings`    the settings of a database of this test's own on the shared server.
 """
 
@@ -12,10 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,9 @@ from sinks.settings import ClickHouseSettings
 class Server:
     """The embedded ClickHouse on a fixed port and data folder."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, password: str = "") -> None:
         self.data_dir = data_dir
+        self.password = password
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
@@ -46,6 +46,8 @@ class Server:
                     str(self.port),
                     "--data-dir",
                     str(self.data_dir),
+                    "--password",
+                    self.password,
                 ],
                 stdout=log,
                 stderr=log,
@@ -102,12 +104,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
-    """A running ClickHouse of this test's own."""
-    server = Server(tmp_path / "clickhouse")
-    server.start()
-    yield server
-    server.kill()
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers of this test's own."""
+    made: list[Server] = []
+
+    def make(password: str = "") -> Server:
+        server = Server(tmp_path / f"clickhouse{len(made)}", password)
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def own_server(make_server: Callable[..., Server]) -> Server:
+    """A running ClickHouse of this test's own, which it may stop and start."""
+    return make_server()
 
 
 @pytest.fixture

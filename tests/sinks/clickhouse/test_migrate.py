@@ -103,7 +103,7 @@ def test_one_that_fails_says_which_and_leaves_those_before_it_recorded(client: C
 def test_a_newer_schema_is_left_alone(settings: ClickHouseSettings, client: Client, check: bool) -> None:
     migrate(settings)
     client.command("INSERT INTO schema_migrations (number, name) VALUES (4711, '4711_from_the_future')")
-    with pytest.raises(MigrationFailed, match="4711_from_the_future by a newer Hitstream.*upgrade"):
+    with pytest.raises(MigrationFailed, match=r"4711_from_the_future by a newer Hitstream.*upgrade"):
         migrate(settings, check=check)
 
 

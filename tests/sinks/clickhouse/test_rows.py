@@ -1,0 +1,481 @@
+"""Every kind of record, as the rows that it becomes."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from sinks.clickhouse.rows import COLUMNS, Place, Unstorable, rows
+from sinks.clickhouse.writer import TOPICS
+from streams.events import (
+    KST,
+    ConditionEvent,
+    ConditionSnapshot,
+    Due,
+    Gap,
+    Reason,
+    Recommend,
+    Recommendation,
+    Record,
+    SearchReason,
+    SearchResult,
+    SearchRow,
+    Stock,
+    Transition,
+    Withdraw,
+)
+
+PLACE = Place("some-topic", 3, 4711)
+DAY = date(2026, 11, 23)
+AT = datetime(2026, 11, 23, 9, 0, 1, tzinfo=KST)
+SINCE = datetime(2026, 11, 23, 8, 59, 59, 250_000, tzinfo=KST)
+RECEIVED = datetime(2026, 11, 23, 0, 0, 1, 123_456, tzinfo=UTC)
+
+AT_US = 1_795_392_001_000_000
+SINCE_US = AT_US - 1_750_000
+RECEIVED_US = AT_US + 123_456
+
+EVENT = ConditionEvent(
+    id="e" * 32,
+    account="main",
+    condition="신고가 돌파",
+    seq="7",
+    code="0004V0",
+    exchange="NXT",
+    action="exit",
+    at=AT,
+    ordinal=2,
+    received_at=RECEIVED,
+    session="s1",
+    frame=12,
+    entry=1,
+)
+SNAPSHOT = ConditionSnapshot(
+    id="snap",
+    account="main",
+    condition="신고가 돌파",
+    seq="7",
+    codes=("005930", "0004V0"),
+    at=SINCE,
+    received_at=RECEIVED,
+    session="s1",
+    frame=3,
+)
+SEARCH = SearchResult(
+    id="search",
+    account="main",
+    condition="대왕개미단타",
+    seq="5",
+    rows=(
+        SearchRow(
+            code="005930",
+            name="삼성전자",
+            price=71_000,
+            change=-500,
+            change_rate=-0.7,
+            open=71_400,
+            high=71_500,
+            low=70_900,
+            volume=123,
+        ),
+        SearchRow(code="0004V0", exchange="AL"),
+    ),
+    at=AT,
+    received_at=RECEIVED,
+    session="s1",
+    scheduled_for=SINCE,
+)
+GAP = Gap(
+    id="gap",
+    account="main",
+    condition="신고가 돌파",
+    from_=SINCE,
+    to=AT,
+    cause="R10001",
+    at=AT,
+    received_at=RECEIVED,
+    session="s2",
+)
+TRANSITION = Transition(
+    id="t",
+    account="main",
+    condition="신고가 돌파",
+    code="005930",
+    kind="exited",
+    origin="snapshot",
+    date=DAY,
+    entry=2,
+    at=AT,
+    since=SINCE,
+    dwell=1.75,
+    initial=True,
+    gap_from=SINCE,
+    gap_to=AT,
+    event_id="snap",
+    session="s1",
+    received_at=RECEIVED,
+)
+SEARCH_REASON = SearchReason(
+    id="sr",
+    account="main",
+    condition="대왕개미단타",
+    code="005930",
+    name="삼성전자",
+    date=DAY,
+    at=AT,
+    received_at=RECEIVED,
+    price=71_000,
+    change_rate=-0.7,
+    search_id="search",
+    scheduled_for=SINCE,
+)
+RECOMMEND = Recommend(id="c1", code="005930", by="kim", note="memo", at=AT, expires_at=RECEIVED)
+WITHDRAW = Withdraw(id="c2", code="005930", by="lee", at=AT)
+RECOMMENDATION = Recommendation(
+    id="r-2",
+    recommendation_id="r",
+    revision=2,
+    account="main",
+    code="005930",
+    date=DAY,
+    state="open",
+    cause="reason",
+    cause_id="t",
+    rule="sum",
+    score=1.5,
+    threshold=1.0,
+    reasons=(
+        Reason(kind="condition", condition="신고가 돌파", algorithm_id="A1", since=SINCE, visits=2, score=1.0),
+        Reason(kind="manual", since=AT, score=0.5, by="kim", note="memo"),
+    ),
+    opened_at=SINCE,
+    at=AT,
+    expires_at=RECEIVED,
+    received_at=RECEIVED,
+)
+STOCK = Stock(code="005930", name="삼성전자", market="KOSPI", previous_close=71_500, received_at=RECEIVED)
+DUE = Due(id="d", kind="day-end", at=AT, account="main", condition="신고가 돌파")
+
+EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
+    (
+        EVENT,
+        [
+            (
+                "condition_events",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "condition": "신고가 돌파",
+                    "code": "0004V0",
+                    "at": AT_US,
+                    "id": "e" * 32,
+                    "action": "exit",
+                    "exchange": "NXT",
+                    "seq": "7",
+                    "ordinal": 2,
+                    "received_at": RECEIVED_US,
+                    "session": "s1",
+                    "frame": 12,
+                    "entry": 1,
+                },
+            )
+        ],
+    ),
+    (
+        SNAPSHOT,
+        [
+            (
+                "condition_snapshots",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "condition": "신고가 돌파",
+                    "at": SINCE_US,
+                    "id": "snap",
+                    "seq": "7",
+                    "codes": ["005930", "0004V0"],
+                    "members": 2,
+                    "received_at": RECEIVED_US,
+                    "session": "s1",
+                    "frame": 3,
+                },
+            )
+        ],
+    ),
+    (
+        SEARCH,
+        [
+            (
+                "searches",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "condition": "대왕개미단타",
+                    "at": AT_US,
+                    "id": "search",
+                    "seq": "5",
+                    "stocks": 2,
+                    "scheduled_for": SINCE_US,
+                    "source": "search",
+                    "received_at": RECEIVED_US,
+                    "session": "s1",
+                },
+            ),
+            (
+                "search_results",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "condition": "대왕개미단타",
+                    "search_id": "search",
+                    "code": "005930",
+                    "exchange": "KRX",
+                    "at": AT_US,
+                    "name": "삼성전자",
+                    "price": 71_000,
+                    "change": -500,
+                    "change_rate": -0.7,
+                    "open": 71_400,
+                    "high": 71_500,
+                    "low": 70_900,
+                    "volume": 123,
+                    "received_at": RECEIVED_US,
+                },
+            ),
+            (
+                "search_results",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "condition": "대왕개미단타",
+                    "search_id": "search",
+                    "code": "0004V0",
+                    "exchange": "AL",
+                    "at": AT_US,
+                    "name": "",
+                    "price": None,
+                    "change": None,
+                    "change_rate": None,
+                    "open": None,
+                    "high": None,
+                    "low": None,
+                    "volume": None,
+                    "received_at": RECEIVED_US,
+                },
+            ),
+        ],
+    ),
+    (
+        GAP,
+        [
+            (
+                "gaps",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "condition": "신고가 돌파",
+                    "from_at": SINCE_US,
+                    "to_at": AT_US,
+                    "id": "gap",
+                    "cause": "R10001",
+                    "at": AT_US,
+                    "received_at": RECEIVED_US,
+                    "session": "s2",
+                },
+            )
+        ],
+    ),
+    (
+        TRANSITION,
+        [
+            (
+                "transitions",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "condition": "신고가 돌파",
+                    "code": "005930",
+                    "entry": 2,
+                    "kind": "exited",
+                    "id": "t",
+                    "exchange": "KRX",
+                    "origin": "snapshot",
+                    "at": AT_US,
+                    "since": SINCE_US,
+                    "dwell": 1.75,
+                    "initial": True,
+                    "gap_from": SINCE_US,
+                    "gap_to": AT_US,
+                    "event_id": "snap",
+                    "session": "s1",
+                    "received_at": RECEIVED_US,
+                },
+            )
+        ],
+    ),
+    (
+        SEARCH_REASON,
+        [
+            (
+                "search_reasons",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "condition": "대왕개미단타",
+                    "code": "005930",
+                    "id": "sr",
+                    "exchange": "KRX",
+                    "name": "삼성전자",
+                    "at": AT_US,
+                    "received_at": RECEIVED_US,
+                    "price": 71_000,
+                    "change_rate": -0.7,
+                    "search_id": "search",
+                    "scheduled_for": SINCE_US,
+                },
+            )
+        ],
+    ),
+    (
+        RECOMMEND,
+        [
+            (
+                "commands",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "code": "005930",
+                    "id": "c1",
+                    "action": "recommend",
+                    "by": "kim",
+                    "note": "memo",
+                    "at": AT_US,
+                    "expires_at": RECEIVED_US,
+                },
+            )
+        ],
+    ),
+    (
+        WITHDRAW,
+        [
+            (
+                "commands",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "code": "005930",
+                    "id": "c2",
+                    "action": "withdraw",
+                    "by": "lee",
+                    "note": "",
+                    "at": AT_US,
+                    "expires_at": None,
+                },
+            )
+        ],
+    ),
+    (
+        RECOMMENDATION,
+        [
+            (
+                "recommendations",
+                {
+                    "date": DAY,
+                    "account": "main",
+                    "code": "005930",
+                    "recommendation_id": "r",
+                    "revision": 2,
+                    "id": "r-2",
+                    "state": "open",
+                    "cause": "reason",
+                    "cause_id": "t",
+                    "rule": "sum",
+                    "score": 1.5,
+                    "threshold": 1.0,
+                    "reasons": [
+                        ("condition", "신고가 돌파", "A1", SINCE_US, 2, 1.0, "", ""),
+                        ("manual", "", "", AT_US, 1, 0.5, "kim", "memo"),
+                    ],
+                    "opened_at": SINCE_US,
+                    "at": AT_US,
+                    "expires_at": RECEIVED_US,
+                    "received_at": RECEIVED_US,
+                },
+            )
+        ],
+    ),
+    (
+        STOCK,
+        [
+            (
+                "stocks",
+                {
+                    "code": "005930",
+                    "name": "삼성전자",
+                    "market": "KOSPI",
+                    "previous_close": 71_500,
+                    "received_at": RECEIVED_US,
+                },
+            )
+        ],
+    ),
+    (DUE, []),
+]
+
+
+@pytest.mark.parametrize(("record", "expected"), EXPECTED, ids=[type(record).__name__ for record, _ in EXPECTED])
+def test_a_record_becomes_these_rows(record: Record, expected: list[tuple[str, dict[str, Any]]]) -> None:
+    audit = {"_topic": "some-topic", "_partition": 3, "_offset": 4711}
+    found = [(row.table, dict(zip(COLUMNS[row.table], row.values, strict=True))) for row in rows(record, PLACE)]
+    assert found == [(table, values | audit) for table, values in expected]
+
+
+def test_every_record_of_the_topics_has_a_case() -> None:
+    kinds = {kind for topic in TOPICS for kind in topic.records}
+    assert kinds == {type(record) for record, _ in EXPECTED}
+
+
+def test_a_search_that_found_nothing_is_a_row_all_the_same() -> None:
+    (row,) = rows(msgspec.structs.replace(SEARCH, rows=()), PLACE)
+    assert (row.table, dict(zip(COLUMNS["searches"], row.values, strict=True))["stocks"]) == ("searches", 0)
+
+
+@pytest.mark.parametrize(
+    ("at", "day"),
+    [
+        (datetime(2026, 11, 22, 15, 0, tzinfo=UTC), date(2026, 11, 23)),
+        (datetime(2026, 11, 22, 14, 59, 59, tzinfo=UTC), date(2026, 11, 22)),
+        (datetime(2026, 11, 23, 23, 59, 59, tzinfo=KST), date(2026, 11, 23)),
+    ],
+)
+def test_the_trading_date_is_the_date_in_korea(at: datetime, day: date) -> None:
+    (row,) = rows(msgspec.structs.replace(EVENT, at=at), PLACE)
+    assert row.values[0] == day
+
+
+def test_no_microsecond_is_lost() -> None:
+    for microsecond in range(0, 1_000_000, 99_991):
+        at = RECEIVED.replace(microsecond=microsecond)
+        (row,) = rows(msgspec.structs.replace(EVENT, received_at=at), PLACE)
+        micros = dict(zip(COLUMNS[row.table], row.values, strict=True))["received_at"]
+        assert datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros) == at
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        msgspec.structs.replace(EVENT, at=datetime(2500, 1, 1, tzinfo=KST)),
+        msgspec.structs.replace(EVENT, at=datetime(1969, 1, 1, tzinfo=KST)),
+        msgspec.structs.replace(EVENT, at=datetime(2026, 1, 1)),  # noqa: DTZ001
+        msgspec.structs.replace(EVENT, received_at=datetime(9999, 12, 31, tzinfo=UTC)),
+        msgspec.structs.replace(TRANSITION, date=date(1, 1, 1)),
+        msgspec.structs.replace(TRANSITION, gap_to=datetime(2026, 1, 1)),  # noqa: DTZ001
+    ],
+    ids=["far", "early", "naive", "received", "date", "optional"],
+)
+def test_what_no_table_can_hold_is_refused_with_a_reason(record: Record) -> None:
+    with pytest.raises(Unstorable, match=r"outside|no time zone"):
+        rows(record, PLACE)

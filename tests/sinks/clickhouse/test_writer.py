@@ -1,0 +1,487 @@
+"""The writer between a real broker and the embedded ClickHouse: nothing missing, nothing twice, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from clickhouse_connect.driver.client import Client
+
+from sinks import consumer as loop
+from sinks.clickhouse.connection import ClickHouseUnavailable, connect
+from sinks.clickhouse.migrate import migrate
+from sinks.clickhouse.writer import run
+from sinks.settings import ClickHouseSettings
+from streams.events import (
+    KST,
+    ConditionEvent,
+    ConditionSnapshot,
+    DeadLetter,
+    Due,
+    Gap,
+    Reason,
+    Recommend,
+    Recommendation,
+    Record,
+    SearchReason,
+    SearchResult,
+    SearchRow,
+    Stock,
+    Transition,
+    Withdraw,
+    encode,
+    event_id,
+    transition_id,
+)
+from streams.topics import CONDITION_EVENTS, DEAD_LETTERS, RECOMMENDATIONS, STOCKS, TRANSITIONS, Topic
+
+pytestmark = pytest.mark.kafka
+
+DAY = date(2026, 11, 23)
+NEXT_DAY = date(2026, 11, 24)
+NINE = datetime(2026, 11, 23, 9, tzinfo=KST)
+NOW = datetime(2026, 11, 23, 1, tzinfo=UTC)
+
+
+def hit(number: int, *, day: date = DAY, session: str = "s1") -> ConditionEvent:
+    """The n-th hit of a day, one per second."""
+    at = datetime(day.year, day.month, day.day, 9, tzinfo=KST) + timedelta(seconds=number)
+    code = f"{number % 300:06d}"
+    return ConditionEvent(
+        id=event_id("main", "신고가 돌파", code, "hit", at, 0),
+        account="main",
+        condition="신고가 돌파",
+        seq="7",
+        code=code,
+        action="hit",
+        at=at,
+        received_at=at + timedelta(microseconds=123_456),
+        session=session,
+        frame=number + 1,
+        entry=0,
+    )
+
+
+def transition(code: str, *, day: date = DAY, origin: str = "realtime") -> Transition:
+    at = datetime(day.year, day.month, day.day, 9, tzinfo=KST)
+    return Transition(
+        id=transition_id("main", "신고가 돌파", code, day, 1, "entered"),
+        account="main",
+        condition="신고가 돌파",
+        code=code,
+        kind="entered",
+        origin=origin,  # type: ignore[arg-type]
+        date=day,
+        entry=1,
+        at=at,
+        since=at,
+        event_id="e",
+        session="s1",
+        received_at=at,
+    )
+
+
+def recommendation(code: str, revision: int = 1, *, day: date = DAY, **changes: Any) -> Recommendation:
+    at = datetime(day.year, day.month, day.day, 9, 0, revision, 500_000, tzinfo=KST)
+    made = Recommendation(
+        id=f"{day}-{code}-{revision}",
+        recommendation_id=f"{day}-{code}",
+        revision=revision,
+        account="main",
+        code=code,
+        date=day,
+        state="open",
+        cause="threshold",
+        cause_id="t",
+        rule="sum",
+        score=1.0,
+        threshold=1.0,
+        reasons=(Reason(kind="condition", condition="신고가 돌파", since=at, score=1.0),),
+        opened_at=at,
+        at=at,
+        received_at=at,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until the condition holds, asking it in a thread."""
+    async with asyncio.timeout(seconds):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.05)
+
+
+async def publish(bootstrap: str, *records: tuple[Topic, Record | bytes]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    await producer.start()
+    try:
+        for topic, record in records:
+            key = getattr(record, "code", None) or getattr(record, "condition", None) or "k"
+            value = record if isinstance(record, bytes) else encode(record)
+            await producer.send(topic.name, value, key=str(key).encode())
+        await producer.flush()
+    finally:
+        await producer.stop()
+
+
+def hits(numbers: Iterable[int], **options: Any) -> list[tuple[Topic, Record | bytes]]:
+    return [(CONDITION_EVENTS, hit(number, **options)) for number in numbers]
+
+
+@contextlib.asynccontextmanager
+async def writing(settings: ClickHouseSettings, bootstrap: str) -> AsyncIterator[list[str | None]]:
+    """A running writer; gives what it says of its readiness."""
+    said: list[str | None] = []
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(
+            run(settings=settings, bootstrap_servers=bootstrap, now=lambda: NOW, ready=said.append)
+        )
+        try:
+            yield said
+        finally:
+            task.cancel()
+
+
+@pytest.fixture
+def tables(settings: ClickHouseSettings) -> Any:
+    """The test's database, migrated, to be asked."""
+    migrate(settings)
+    client = connect(settings)
+    yield client
+    client.close()
+
+
+def ids(client: Client, table: str = "condition_events") -> list[str]:
+    return sorted(row[0] for row in client.query(f"SELECT id FROM {table} FINAL").result_rows)
+
+
+async def dead_letters(bootstrap: str, count: int) -> list[DeadLetter]:
+    consumer = AIOKafkaConsumer(DEAD_LETTERS.name, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    found: list[DeadLetter] = []
+    try:
+        async with asyncio.timeout(20):
+            while len(found) < count:
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    found += [msgspec.json.decode(record.value, type=DeadLetter) for record in records]
+    finally:
+        await consumer.stop()
+    return found
+
+
+async def test_every_record_is_stored_with_its_values(
+    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+) -> None:
+    search = SearchResult(
+        id="search",
+        account="main",
+        condition="대왕개미단타",
+        seq="5",
+        rows=(SearchRow(code="005930", name="삼성전자", price=71_000, change_rate=-0.7), SearchRow(code="0004V0")),
+        at=NINE,
+        received_at=NOW,
+        session="s1",
+    )
+    await publish(
+        fresh_kafka,
+        (CONDITION_EVENTS, hit(1)),
+        (
+            CONDITION_EVENTS,
+            ConditionSnapshot(
+                id="snap",
+                account="main",
+                condition="신고가 돌파",
+                seq="7",
+                codes=("005930", "0004V0"),
+                at=NINE,
+                received_at=NOW,
+                session="s1",
+                frame=3,
+            ),
+        ),
+        (CONDITION_EVENTS, search),
+        (
+            CONDITION_EVENTS,
+            Gap(
+                id="gap",
+                account="main",
+                condition="신고가 돌파",
+                from_=NINE,
+                to=NINE + timedelta(minutes=1),
+                cause="R10001",
+                at=NINE,
+                received_at=NOW,
+                session="s2",
+            ),
+        ),
+        (CONDITION_EVENTS, Due(id="due", kind="day-end", at=NINE, account="main")),
+        (TRANSITIONS, transition("005930")),
+        (
+            TRANSITIONS,
+            SearchReason(
+                id="sr",
+                account="main",
+                condition="대왕개미단타",
+                code="005930",
+                date=DAY,
+                at=NINE,
+                received_at=NOW,
+                search_id="search",
+            ),
+        ),
+        (TRANSITIONS, Recommend(id="c1", code="005930", by="kim", at=NINE, expires_at=NINE + timedelta(hours=1))),
+        (TRANSITIONS, Withdraw(id="c2", code="005930", by="lee", note="memo", at=NINE)),
+        (RECOMMENDATIONS, recommendation("005930")),
+        (STOCKS, Stock(code="005930", name="삼성전자", market="KOSPI", previous_close=71_500, received_at=NOW)),
+    )
+    counts = {
+        "condition_events": 1,
+        "condition_snapshots": 1,
+        "searches": 1,
+        "search_results": 2,
+        "gaps": 1,
+        "transitions": 1,
+        "search_reasons": 1,
+        "commands": 2,
+        "recommendations": 1,
+        "stocks": 1,
+    }
+    async with writing(settings, fresh_kafka):
+        await until(lambda: {table: tables.command(f"SELECT count() FROM {table}") for table in counts} == counts)
+    event = tables.query(
+        "SELECT date, condition, code, at, received_at, _topic FROM condition_events FINAL"
+    ).result_rows[0]
+    assert event[:3] == (DAY, "신고가 돌파", "000001")
+    assert event[3] == hit(1).at
+    assert event[4].replace(tzinfo=UTC) == hit(1).received_at
+    assert event[5] == "hitstream.condition-events"
+    assert tables.query("SELECT codes, members FROM condition_snapshots").result_rows == [(["005930", "0004V0"], 2)]
+    assert tables.query("SELECT code, price, change_rate, volume FROM search_results ORDER BY code").result_rows == [
+        ("0004V0", None, None, None),
+        ("005930", 71_000, -0.7, None),
+    ]
+    assert tables.query("SELECT action, `by`, note, expires_at FROM commands ORDER BY id").result_rows[1] == (
+        "withdraw",
+        "lee",
+        "memo",
+        None,
+    )
+    reasons = tables.query(
+        "SELECT r.kind, r.condition, r.since, r.visits, r.score FROM recommendations FINAL ARRAY JOIN reasons AS r"
+    ).result_rows
+    assert reasons == [("condition", "신고가 돌파", recommendation("005930").reasons[0].since, 1, 1.0)]
+
+
+async def test_what_is_read_anew_or_sent_twice_is_one_row(
+    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+) -> None:
+    """Two producers say the same hit over two sessions; a second group reads the topics from the beginning."""
+    await publish(fresh_kafka, *hits(range(50)), *hits(range(50), session="s2"), (TRANSITIONS, transition("005930")))
+    for group in ("first", "second"):
+        again = settings.model_copy(update={"group": f"{settings.group}-{group}"})
+        before = int(tables.command("SELECT count() FROM transitions"))
+        async with writing(again, fresh_kafka):
+            await until(lambda before=before: tables.command("SELECT count() FROM transitions") == before + 1)
+            await until(lambda: len(ids(tables)) == 50)
+    assert ids(tables) == sorted(hit(number).id for number in range(50))
+    assert ids(tables, "transitions") == [transition("005930").id]
+
+
+async def test_a_stock_is_what_was_received_last_also_when_read_anew(
+    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+) -> None:
+    old = Stock(code="005930", name="old", market="KOSPI", received_at=NOW)
+    new = Stock(code="005930", name="new", market="KOSPI", received_at=NOW + timedelta(days=1))
+    await publish(fresh_kafka, (STOCKS, new), (STOCKS, old), (STOCKS, old))
+    async with writing(settings, fresh_kafka):
+        await until(lambda: tables.command("SELECT uniqExact(_offset) FROM stocks") >= 1)
+        await until(lambda: tables.query("SELECT name FROM stocks FINAL").result_rows == [("new",)])
+
+
+async def test_a_writer_that_is_killed_again_and_again_misses_nothing(
+    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from datetime import UTC, datetime\n"
+        "from sinks.clickhouse.writer import run\n"
+        "from sinks.settings import ClickHouseSettings\n"
+        "def ready(why):\n"
+        "    if why is None: print('ready', flush=True)\n"
+        "settings = ClickHouseSettings.model_validate_json(sys.argv[1])\n"
+        "now = lambda: datetime.now(UTC)\n"
+        "asyncio.run(run(settings=settings, bootstrap_servers=sys.argv[2], now=now, ready=ready))\n"
+    )
+    small = settings.model_copy(update={"batch_rows": 40})
+    arguments = [sys.executable, "-c", program, small.model_dump_json(), fresh_kafka]
+    seed = random.Random(20261123)
+    total = 0
+    for _ in range(3):
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220
+            stored = int(tables.command("SELECT count() FROM condition_events"))
+            await publish(fresh_kafka, *hits(range(total, total + 1500)))
+            total += 1500
+            goal = stored + seed.randrange(1, 1000)
+            await until(lambda goal=goal: int(tables.command("SELECT count() FROM condition_events")) >= goal)
+            process.send_signal(signal.SIGKILL)
+    async with writing(settings, fresh_kafka):
+        await until(lambda: len(ids(tables)) >= total)
+    assert ids(tables) == sorted(hit(number).id for number in range(total))
+
+
+async def test_clickhouse_away_is_said_waited_out_and_costs_nothing(
+    own_server: Any, fresh_kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_LONGEST_DELAY", 0.3)
+    settings = own_server.settings(batch_rows=100)
+    async with writing(settings, fresh_kafka) as said:
+        await until(lambda: said and said[-1] is None)
+        await publish(fresh_kafka, *hits(range(250)))
+        await asyncio.to_thread(own_server.kill)
+        await publish(fresh_kafka, *hits(range(250, 500)))
+        await until(lambda: said[-1] is not None)
+        assert f"127.0.0.1:{own_server.port}" in str(said[-1])
+        assert "can't take rows now" in str(said[-1])
+        await asyncio.to_thread(own_server.start)
+        client = await asyncio.to_thread(connect, settings)
+        await until(lambda: len(ids(client)) >= 500)
+        await until(lambda: said[-1] is None)
+    assert ids(client) == sorted(hit(number).id for number in range(500))
+    client.close()
+
+
+async def test_the_broker_s_data_deleted_between_two_runs(
+    settings: ClickHouseSettings, tables: Client, broker: Any
+) -> None:
+    """Rows that ClickHouse had stay, and records at offsets that were taken before are stored, not taken for old."""
+    await publish(broker.address, *hits(range(60)))
+    async with writing(settings, broker.address):
+        await until(lambda: len(ids(tables)) == 60)
+    await asyncio.to_thread(broker.wipe)
+    await asyncio.to_thread(broker.start)
+    await publish(broker.address, *hits(range(40, 100)))
+    async with writing(settings, broker.address):
+        await until(lambda: len(ids(tables)) == 100)
+    assert ids(tables) == sorted(hit(number).id for number in range(100))
+
+
+async def test_rows_that_can_never_be_stored_go_to_dead_letters_and_the_others_are_stored(
+    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+) -> None:
+    """Refused by the reader, by us, by the client that packs the block, and by the server: each alone among others."""
+    tables.command("ALTER TABLE condition_events ADD CONSTRAINT no_13 CHECK code != '000013'")
+    early = msgspec.structs.replace(hit(300), id="early", at=datetime(1960, 1, 1, tzinfo=KST))
+    huge = msgspec.structs.replace(hit(301), id="huge", frame=2**70)
+    good = [number for number in range(120) if number != 13]
+    await publish(
+        fresh_kafka,
+        *hits(range(60)),
+        (CONDITION_EVENTS, b"no record"),
+        (CONDITION_EVENTS, early),
+        (CONDITION_EVENTS, huge),
+        *hits(range(60, 120)),
+    )
+    async with writing(settings, fresh_kafka) as said:
+        await until(lambda: len(ids(tables)) == len(good))
+        letters = await dead_letters(fresh_kafka, 4)
+        await until(lambda: said[-1] is None)
+    assert ids(tables) == sorted(hit(number).id for number in good)
+    values = {letter.value for letter in letters}
+    assert values == {b"no record", encode(early), encode(huge), encode(hit(13))}
+    assert all(letter.component == "clickhouse-sink" and letter.reason for letter in letters)
+
+
+async def test_a_table_that_is_missing_holds_the_batch_back_and_condemns_no_record(
+    settings: ClickHouseSettings, tables: Client, fresh_kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_LONGEST_DELAY", 0.2)
+    async with writing(settings, fresh_kafka) as said:
+        await until(lambda: said and said[-1] is None)
+        create = str(tables.command("SHOW CREATE TABLE condition_events")).replace("\\n", "\n").replace("\\'", "'")
+        tables.command("DROP TABLE condition_events SYNC")
+        await publish(fresh_kafka, *hits(range(20)), (TRANSITIONS, transition("005930")))
+        await until(lambda: said[-1] is not None)
+        tables.command(create)
+        await until(lambda: len(ids(tables)) == 20 and len(ids(tables, "transitions")) == 1)
+
+
+async def test_a_batch_that_spans_many_months_is_stored(
+    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+) -> None:
+    """ClickHouse refuses an insert into more than 100 partitions with the code of `too many parts`."""
+    days = [date(2010 + month // 12, month % 12 + 1, 5) for month in range(130)]
+    await publish(fresh_kafka, *((CONDITION_EVENTS, hit(0, day=day)) for day in days))
+    async with writing(settings, fresh_kafka):
+        await until(lambda: len(ids(tables)) == 130)
+
+
+async def test_rec_stocks_has_one_row_per_date_algorithm_and_stock(
+    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+) -> None:
+    since = NINE
+    named = Reason(kind="condition", condition="신고가 돌파", algorithm_id="A1", since=since, score=1.0)
+    unnamed = Reason(kind="condition", condition="급등", since=since, score=1.0)
+    found = Reason(kind="search", condition="대왕개미단타", algorithm_id="S1", since=since, score=1.0)
+    manual = Reason(kind="manual", since=since, score=1.0, by="kim")
+    reason = SearchReason(
+        id="sr1",
+        account="main",
+        condition="대왕개미단타",
+        code="000003",
+        date=DAY,
+        at=NINE,
+        received_at=NOW,
+        price=5_000,
+        change_rate=2.5,
+        search_id="s",
+    )
+    await publish(
+        fresh_kafka,
+        (STOCKS, Stock(code="000001", name="하나", market="KOSPI", received_at=NOW)),
+        (STOCKS, Stock(code="000003", name="셋", market="KOSDAQ", received_at=NOW)),
+        (RECOMMENDATIONS, recommendation("000001", 1, reasons=(named,))),
+        (RECOMMENDATIONS, recommendation("000001", 2, cause="reason", reasons=(named, unnamed))),
+        (RECOMMENDATIONS, recommendation("000001", 3, cause="score", state="closed", reasons=())),
+        (RECOMMENDATIONS, recommendation("000002", 1, cause="command", reasons=(manual,))),
+        (RECOMMENDATIONS, recommendation("000003", 1, reasons=(found,))),
+        (TRANSITIONS, reason),
+        (TRANSITIONS, msgspec.structs.replace(reason, id="sr0", at=NINE - timedelta(minutes=1), price=4_900)),
+        (TRANSITIONS, msgspec.structs.replace(reason, id="sr2", code="000004", price=None, change_rate=None)),
+        (RECOMMENDATIONS, recommendation("000001", 1, day=NEXT_DAY, reasons=(named,))),
+    )
+    expected = [
+        ("하나", "000001", DAY, "A1", None, None, 1),
+        ("하나", "000001", DAY, "급등", None, None, 1),
+        ("", "000002", DAY, "manual", None, None, 1),
+        ("셋", "000003", DAY, "S1", 5_000, 2.5, 1),
+        ("", "000004", DAY, "S1", None, None, 1),
+        ("하나", "000001", NEXT_DAY, "A1", None, None, 0),
+    ]
+    query = (
+        "SELECT stock_name, stock_code, recommendation_date, algorithm_id, closing_price, change_rate, is_final "
+        "FROM rec_stocks ORDER BY recommendation_date, stock_code, algorithm_id"
+    )
+    async with writing(settings, fresh_kafka):
+        await until(lambda: int(tables.command("SELECT count() FROM rec_stocks")) == len(expected))
+        await until(lambda: tables.query(query).result_rows == expected)
+        ended = msgspec.structs.replace(transition("000009", day=NEXT_DAY, origin="day-end"), kind="exited")
+        await publish(fresh_kafka, (TRANSITIONS, ended))
+        await until(lambda: tables.query(query).result_rows[-1][-1] == 1)
+
+
+async def test_no_clickhouse_at_the_start_is_one_sentence(fresh_kafka: str) -> None:
+    settings = ClickHouseSettings.model_validate({"dsn": "clickhouse://127.0.0.1:1/x"})
+    with pytest.raises(ExceptionGroup) as raised:
+        async with writing(settings, fresh_kafka):
+            await asyncio.Event().wait()
+    assert raised.group_contains(ClickHouseUnavailable, match=r"127\.0\.0\.1:1/x can't be reached")
