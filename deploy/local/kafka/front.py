@@ -1,12 +1,14 @@
-"""A TCP front that gives a broker without long polls the waiting it lacks.
+"""A TCP front that gives noida-db what it lacks as a broker.
 
-noida-db answers a Fetch that finds nothing at once, whatever the client's `max_wait`, so idle consumers would ask
-thousands of times a second. The front keeps such an empty answer back until something was produced – through it, by
-any connection, to a partition that the fetch names – or the wait is over, and then asks again. Everything else passes
-through as it is, but for the broker's address, which becomes the front's, and the newest Fetch version offered.
+- *Long polls.* noida-db answers a Fetch that finds nothing at once, whatever the client's `max_wait`, so idle consumers
+  would ask thousands of times a second. The front keeps such an answer back until something was produced – through it,
+  by any connection, to a partition that the fetch names – or the wait is over, and then asks again.
+- *Members that die.* noida-db waits for ever for a group's member that was killed. The front makes it leave.
+- *Its own address* in place of the broker's, Fetch versions that it can read, and the right word for a commit during a
+  rebalance (`wire.rebalancing`).
 
-One request of a connection is answered before the next is passed on, as Kafka itself does, so answers keep the order
-of requests. What is read ahead is bounded by two frames.
+Everything else passes as it is. One request of a connection is answered before the next is passed on, as Kafka itself
+does, so answers keep the order of requests. What is read ahead is bounded by two frames.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 import structlog
 
 from . import wire
+from .groups import Groups
 
 log = structlog.get_logger(__name__)
 
 _READ_AHEAD = 2
+_SWEEP_SECONDS = 0.5
 _READDRESSED = {wire.METADATA, wire.FIND_COORDINATOR, wire.DESCRIBE_CLUSTER}
 
 Partition = tuple[str, int]
@@ -42,26 +46,31 @@ class Front:
         self._broker = broker
         self._advertised = advertised
         self._waiting: defaultdict[Partition, set[asyncio.Event]] = defaultdict(set)
+        self.groups = Groups()
         self.passed_on: Counter[int] = Counter()
 
     @contextlib.asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[None]:
         """Serve clients until the block is left. Raises OSError if the address cannot be listened on."""
-        connections: set[asyncio.Task[None]] = set()
+        connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.ensure_future(self._connection(reader, writer))
-            connections.add(task)
-            task.add_done_callback(connections.discard)
+            connections[task] = writer
+            task.add_done_callback(connections.pop)
 
         server = await asyncio.start_server(connected, host, port)
+        sweeping = asyncio.ensure_future(self._sweep())
         try:
             yield
         finally:
             server.close()
-            for task in connections:
+            ending = [sweeping, *connections]
+            for writer in connections.values():
+                writer.close()  # also of a connection whose task has not begun
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*connections, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
 
     # --- one connection -----------------------------------------------------------------------------------------------
 
@@ -83,6 +92,25 @@ class Front:
         finally:
             writer.close()
             broker_writer.close()
+
+    async def _sweep(self) -> None:
+        """Make members leave their groups that have been silent for too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            for group, member in self.groups.overdue(loop.time()):
+                self.groups.left(group, member)
+                log.warning("a member of a consumer group is silent and leaves it", group=group, member=member)
+                try:
+                    async with asyncio.timeout(5):
+                        reader, writer = await asyncio.open_connection(*self._broker)
+                        try:
+                            await _write_frame(writer, wire.leave_request(1, group, member))
+                            await _read_frame(reader)
+                        finally:
+                            writer.close()
+                except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+                    log.warning("the broker did not take that", group=group, member=member, error=repr(error))
 
     # --- who waits for what -------------------------------------------------------------------------------------------
 
@@ -113,6 +141,8 @@ class Front:
             return wire.readdressed(frame, head, self._broker, self._advertised)
         if head.key == wire.API_VERSIONS:
             return wire.narrowed(frame, head.version)
+        if head.key == wire.OFFSET_COMMIT:
+            return wire.rebalancing(frame, head.version)
         return frame
 
 
@@ -160,6 +190,8 @@ class _Connection:
                 return await self._fetch(frame, head, wire.fetch(frame, head))
             if head.key == wire.PRODUCE:
                 return await self._produce(frame, head, wire.produce(frame, head))
+            if head.key in wire.GROUP_CALLS:
+                return await self._group_call(frame, head, wire.group_call(frame, head))
         except wire.Unreadable:
             log.warning("request of a version that is not known", key=head.key, version=head.version)
         reply = await self._ask(frame, head.key)
@@ -201,6 +233,13 @@ class _Connection:
             reply = None
         self._front.produced(produce.partitions)
         return reply
+
+    async def _group_call(self, frame: bytes, head: wire.Header, call: wire.GroupCall) -> bytes:
+        loop, groups = asyncio.get_running_loop(), self._front.groups
+        with groups.asking(call, loop.time()):
+            reply = await self._ask(frame, head.key)
+        groups.answered(call, wire.joined(reply, head.version) if head.key == wire.JOIN_GROUP else "", loop.time())
+        return self._front.outward(reply, head)
 
     async def _ask(self, frame: bytes, key: int) -> bytes:
         self._front.passed_on[key] += 1

@@ -15,7 +15,12 @@ import msgspec
 PRODUCE: Final = 0
 FETCH: Final = 1
 METADATA: Final = 3
+OFFSET_COMMIT: Final = 8
 FIND_COORDINATOR: Final = 10
+JOIN_GROUP: Final = 11
+HEARTBEAT: Final = 12
+LEAVE_GROUP: Final = 13
+SYNC_GROUP: Final = 14
 API_VERSIONS: Final = 18
 END_TXN: Final = 26
 DESCRIBE_CLUSTER: Final = 60
@@ -26,7 +31,25 @@ FETCH_MAX: Final = 12
 MAX_FRAME: Final = 104_857_600
 """Largest frame, as Kafka's `socket.request.max.bytes`."""
 
-_FLEXIBLE_FROM: Final = {PRODUCE: 9, FETCH: 12, METADATA: 9, FIND_COORDINATOR: 3, API_VERSIONS: 3, DESCRIBE_CLUSTER: 0}
+_FLEXIBLE_FROM: Final = {
+    PRODUCE: 9,
+    FETCH: 12,
+    METADATA: 9,
+    OFFSET_COMMIT: 8,
+    FIND_COORDINATOR: 3,
+    JOIN_GROUP: 6,
+    HEARTBEAT: 4,
+    LEAVE_GROUP: 4,
+    SYNC_GROUP: 4,
+    API_VERSIONS: 3,
+    DESCRIBE_CLUSTER: 0,
+}
+
+GROUP_CALLS: Final = {JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP, OFFSET_COMMIT}
+"""Requests by which a member of a group shows that it is alive, or leaves."""
+
+_ILLEGAL_GENERATION: Final = 22
+_REBALANCE_IN_PROGRESS: Final = 27
 
 
 class Unreadable(Exception):
@@ -59,6 +82,17 @@ class Produce(msgspec.Struct, frozen=True):
 
     acks: int
     partitions: tuple[tuple[str, int], ...]
+
+
+class GroupCall(msgspec.Struct, frozen=True):
+    """A request of a group's member. `session` and `rebalance` (seconds) come with a request to join only."""
+
+    key: int
+    group: str
+    member: str = ""
+    leaving: tuple[str, ...] = ()
+    session: float = 0.0
+    rebalance: float = 0.0
 
 
 class _Cursor:
@@ -211,6 +245,53 @@ def produce(frame: bytes, head: Header) -> Produce:
     return Produce(acks, tuple(partitions))
 
 
+def group_call(frame: bytes, head: Header) -> GroupCall:
+    """A request of a group's member: one of `GROUP_CALLS`."""
+    cursor = _Cursor(frame, head.body, head.flexible)
+    group = cursor.string()
+    if head.key == JOIN_GROUP:
+        session = cursor.int32() / 1000
+        rebalance = cursor.int32() / 1000 if head.version >= 1 else session
+        return GroupCall(head.key, group, cursor.string(), (), session, rebalance)
+    if head.key == LEAVE_GROUP and head.version >= 3:
+        leaving = []
+        for _ in range(cursor.length()):
+            leaving.append(cursor.string())
+            cursor.string()  # instance id
+            if head.version >= 5:
+                cursor.string()  # reason
+            cursor.tags()
+        return GroupCall(head.key, group, "", tuple(leaving))
+    if head.key == LEAVE_GROUP:
+        return GroupCall(head.key, group, "", (cursor.string(),))
+    if head.key == OFFSET_COMMIT and head.version == 0:
+        return GroupCall(head.key, group)
+    cursor.skip(4)  # generation
+    return GroupCall(head.key, group, cursor.string())
+
+
+def joined(frame: bytes, version: int) -> str:
+    """The member that a JoinGroup response up to version 8 has admitted, empty if it has not."""
+    cursor = _Cursor(frame, 4, version >= _FLEXIBLE_FROM[JOIN_GROUP])
+    cursor.tags()
+    cursor.skip(4 if version >= 2 else 0)  # throttle time
+    if cursor.int16():
+        return ""
+    cursor.skip(4)  # generation
+    if version >= 7:
+        cursor.string()  # protocol type
+    cursor.string()  # protocol
+    cursor.string()  # leader
+    return cursor.string()
+
+
+def leave_request(correlation: int, group: str, member: str) -> bytes:
+    """A LeaveGroup request for one member."""
+    names = (text.encode() for text in (group, member))
+    body = b"".join(_INT16.pack(len(name)) + name for name in names)
+    return struct.pack(">hhih", LEAVE_GROUP, 1, correlation, -1) + body
+
+
 def narrowed(frame: bytes, version: int) -> bytes:
     """An ApiVersions response that offers Fetch up to version 12."""
     cursor = _Cursor(frame, 4 + 2, version >= _FLEXIBLE_FROM[API_VERSIONS])  # correlation id, error
@@ -223,6 +304,29 @@ def narrowed(frame: bytes, version: int) -> bytes:
         if key == FETCH and newest > FETCH_MAX:
             return frame[:at] + _INT16.pack(FETCH_MAX) + frame[at + 2 :]
     return frame
+
+
+def rebalancing(frame: bytes, version: int) -> bytes:
+    """An OffsetCommit response that says of an old generation that the group is being rebalanced.
+
+    Kafka begins a new generation when all members have joined it; noida-db when the first one asks. A member that
+    commits in between, as aiokafka does before it joins again, is then told that its generation is illegal, forgets
+    who it is and joins as somebody new – while the group waits for the leader that it was. Told that the group is
+    being rebalanced, it joins as itself.
+    """
+    told = bytearray(frame)
+    cursor = _Cursor(frame, 4, version >= _FLEXIBLE_FROM[OFFSET_COMMIT])
+    cursor.tags()
+    cursor.skip(4 if version >= 3 else 0)  # throttle time
+    for _ in range(cursor.length()):
+        cursor.string()
+        for _ in range(cursor.length()):
+            cursor.skip(4)  # partition
+            if cursor.int16() == _ILLEGAL_GENERATION:
+                told[cursor.at - 2 : cursor.at] = _INT16.pack(_REBALANCE_IN_PROGRESS)
+            cursor.tags()
+        cursor.tags()
+    return bytes(told)
 
 
 def readdressed(frame: bytes, head: Header, inner: tuple[str, int], outer: tuple[str, int]) -> bytes:
