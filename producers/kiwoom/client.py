@@ -184,7 +184,7 @@ class Client:
         except InvalidURI as error:
             raise _Unreachable(f"{error}: correct kiwoom.websocket_url") from None
         except (OSError, TimeoutError, InvalidHandshake) as error:
-            raise _Unreachable(f"Kiwoom does not answer at {self._url}: {error or 'no answer in time'}") from None
+            raise _Unreachable(f"Kiwoom does not answer at {self._url}: {str(error) or 'no answer in time'}") from None
         metrics.CONNECTIONS.inc()
         try:
             await self._talk(socket, session)

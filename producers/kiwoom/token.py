@@ -153,7 +153,7 @@ async def post(
     try:
         response = await http.post(url, json=body, headers=content_type | (headers or {}))
     except httpx.TransportError as error:
-        raise Unreachable(f"Kiwoom does not answer at {url}: {error or type(error).__name__}") from None
+        raise Unreachable(f"Kiwoom does not answer at {url}: {str(error) or type(error).__name__}") from None
     except httpx.InvalidURL as error:
         raise Unreachable(f"{url} is no address ({error}): correct kiwoom.rest_url") from None
     if response.status_code == 429:
