@@ -149,6 +149,7 @@ class Reader:
                     _log.warning("live.log_replaced", why=str(group_of_one.exceptions[0]))
                     self._broadcaster.close()
                     self._hub.clear(new_epoch())
+                    self._first = {}
         finally:
             await consumer.stop()
 
@@ -212,7 +213,7 @@ class Reader:
                     asked = {tp: int(since.timestamp() * 1000) for tp in partitions if tp.topic in of_the_day}
                     found = await consumer.offsets_for_times(asked)
                     starts |= {tp: at.offset if at else ends[tp] for tp, at in found.items()}
-                self._first = await self._first_records(consumer, partitions)
+                first = await self._first_records(consumer, partitions)
             except KafkaError as error:
                 self._ready(f"Kafka at {self._servers} does not answer")
                 _log.warning("live.kafka_silent", why=str(error) or type(error).__name__)
@@ -220,6 +221,7 @@ class Reader:
             else:
                 for tp, offset in starts.items():
                     consumer.seek(tp, offset)
+                self._first = first
                 return ends
 
     def _is_real(self) -> bool:
@@ -262,23 +264,29 @@ class Reader:
         """Look at the log from time to time: whether Kafka answers, what is not read yet, whether it was replaced."""
         while True:
             await asyncio.sleep(PROBE_SECONDS)
+            before = self._first  # empty while there is no place yet that could be compared
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
+                    positions = {tp: await consumer.position(tp) for tp in before}
                     ends = await consumer.end_offsets(partitions)
-                    firsts = await self._first_records(consumer, partitions)
-                    positions = {tp: await consumer.position(tp) for tp in partitions}
+                    after = await self._first_records(consumer, partitions)
             except (KafkaError, TimeoutError) as error:
+                if self._state == "live":
+                    _log.warning("live.kafka_silent", why=str(error) or type(error).__name__)
                 if self._broadcaster.is_open:
                     self._tell("deaf", f"Kafka at {self._servers} does not answer")
-                    _log.warning("live.kafka_silent", why=str(error) or type(error).__name__)
                 continue
-            for tp in partitions:
-                if tp in self._first:
-                    if is_replaced(self._first[tp], firsts[tp], positions[tp], ends[tp]):
-                        raise _Replaced(f"{tp.topic}/{tp.partition} was deleted and made anew")
-                    self._first[tp] = firsts[tp]
-            _lag.set(sum(max(0, ends[tp] - positions[tp]) for tp in partitions))
+            if self._first is not before:
+                continue
+            for tp, position in positions.items():
+                if is_replaced(before[tp], after[tp], position, ends[tp]):
+                    raise _Replaced(f"{tp.topic}/{tp.partition} was deleted and made anew")
+            if before:
+                self._first = after
+                _lag.set(sum(max(0, ends[tp] - position) for tp, position in positions.items()))
             if self._broadcaster.is_open:
+                if self._state == "deaf":
+                    _log.info("live.kafka_back")
                 self._tell("live")
 
     async def _first_records(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 from prometheus_client import REGISTRY
@@ -15,7 +17,9 @@ from prometheus_client import REGISTRY
 from sinks.live import reader
 from sinks.live.hub import Hub
 from sinks.live.reader import Reader, decode, is_replaced
+from sinks.live.server import run
 from sinks.live.stream import Broadcaster
+from sinks.settings import LiveSettings
 from streams import topics
 from streams.events import (
     Due,
@@ -237,6 +241,44 @@ async def test_a_broker_that_lost_its_data_is_read_anew(broker: Broker, records:
         await until(lambda: live.hub.epoch != "first" and live.broadcaster.is_open)
         await until(lambda: [view.entered for view in live.hub.conditions()] == [records])
         await until(lambda: live.said[-1] is None)
+
+
+@pytest.mark.kafka
+async def test_the_role_serves_what_kafka_holds_until_it_is_cancelled(fresh_kafka: str) -> None:
+    await write(fresh_kafka, transition("000001"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    said: list[str | None] = []
+    role = asyncio.create_task(
+        run(settings=LiveSettings(port=port), bootstrap_servers=fresh_kafka, now=now, speed=1.0, ready=said.append)
+    )
+    try:
+        await until(lambda: role.done() or (bool(said) and said[-1] is None))
+        async with (
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE) as client,
+            client.stream("GET", "/api/live") as live,
+        ):
+            events = live.aiter_lines()
+            assert any(["000001" in line async for line in _until_blank(events, times=2)])
+            await write(fresh_kafka, transition("000002"))
+            while "000002" not in await anext(events):
+                pass
+            role.cancel()
+            async with asyncio.timeout(DEADLINE):
+                await asyncio.wait([role])
+            assert role.cancelled()
+    finally:
+        role.cancel()
+        await asyncio.wait([role], timeout=DEADLINE)
+
+
+async def _until_blank(lines: AsyncIterator[str], times: int) -> AsyncIterator[str]:
+    async for line in lines:
+        yield line
+        times -= not line
+        if not times:
+            return
 
 
 @pytest.mark.kafka
