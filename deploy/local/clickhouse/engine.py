@@ -114,7 +114,7 @@ class Handle:
     def __init__(self, connection: Any, scratch: Path, *, lasting: bool = False) -> None:
         self._connection = connection
         self._scratch = scratch
-        self._lasting = lasting
+        self.lasting = lasting
         self._applied: dict[str, str] = {}
         self._before: dict[str, str | None] = {}
         self._database = self._current = "default"
@@ -133,7 +133,7 @@ class Handle:
             self._run(f"USE {identifier(database)}")
             self._current = database
         changes = {name: quoted(value) for name, value in settings.items() if self._applied.get(name) != value}
-        if self._lasting:
+        if self.lasting:
             self._remember([name for name in changes if name not in self._before])
             for name in self._applied.keys() - settings.keys():
                 before = self._before[name]

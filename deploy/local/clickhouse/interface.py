@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import inspect
 import ipaddress
 import json
 import secrets
@@ -344,35 +345,35 @@ class Interface:
     @asynccontextmanager
     async def _handle(self, request: _Request, statement: Statement) -> AsyncIterator[Handle]:
         """A handle prepared for the request: of its session, or of its own."""
+        settings = {
+            name: value
+            for name, value in request.parameters.items()
+            if name not in _NAMES_OF_HTTP and not name.startswith(("param_", "http_"))
+        }
+        readonly = request.parameters.get("readonly", "0")
+        if request.method in ("GET", "HEAD") and readonly == "0":
+            readonly = "2"
+
+        def prepare(handle: Handle) -> None:
+            # A session's handle would stay read-only, so there the statement is judged; others the engine holds too.
+            if readonly != "0" and handle.changes(statement):
+                raise Refusal(
+                    164,
+                    "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. You"
+                    " should use method POST for modifying queries. (READONLY)",
+                )
+            own = {"log_comment": request.mark}
+            if readonly != "0" and not handle.lasting:
+                own["readonly"] = readonly
+            handle.prepare({**settings, **own}, request.asked("database", "x-clickhouse-database"))
+
         async with self._sessions.use(
             request.parameters.get("session_id", ""),
+            prepare,
             lasts=request.parameters.get("session_timeout", ""),
             must_exist=request.flag("session_check"),
             end=request.flag("close_session"),
-        ) as (handle, lasting):
-            settings = {
-                name: value
-                for name, value in request.parameters.items()
-                if name not in _NAMES_OF_HTTP and not name.startswith(("param_", "http_"))
-            }
-            readonly = request.parameters.get("readonly", "0")
-            if request.method in ("GET", "HEAD") and readonly == "0":
-                readonly = "2"
-
-            def prepare() -> None:
-                # A session's handle would stay read-only, so there the statement is judged; others the engine holds.
-                if readonly != "0" and handle.changes(statement):
-                    raise Refusal(
-                        164,
-                        "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. You"
-                        " should use method POST for modifying queries. (READONLY)",
-                    )
-                own = {"log_comment": request.mark}
-                if readonly != "0" and not lasting:
-                    own["readonly"] = readonly
-                handle.prepare({**settings, **own}, request.asked("database", "x-clickhouse-database"))
-
-            await self._engine.call("", prepare)
+        ) as handle:
             yield handle
 
     async def _insert(
@@ -438,7 +439,8 @@ class Interface:
                     finish=lambda: handle.settled(statement),
                 )
             finally:
-                await call("", result.close)
+                if inspect.getgeneratorstate(result) != inspect.GEN_CLOSED:
+                    await call("", result.close)
         await answer.end()
 
     async def _until_gone(self, request: _Request, answer: _Answer, work: Coroutine[Any, Any, None]) -> None:
@@ -541,13 +543,13 @@ class _Answer:
             for piece in pieces:
                 if packed := codec.feed(piece):
                     return packed
+            finish()
             return None
 
         def rest() -> tempfile.SpooledTemporaryFile[bytes]:
             spool = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY, dir=str(self._engine.scratch))  # noqa: SIM115
             while (piece := following()) is not None:
                 spool.write(piece)
-            finish()
             spool.write(codec.finish())
             return spool
 
@@ -566,7 +568,6 @@ class _Answer:
         while piece is not None:
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             piece = await call(request.mark, following)
-        await call("", finish)
         self._last = codec.finish()
 
     async def end(self) -> None:

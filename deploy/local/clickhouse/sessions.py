@@ -7,7 +7,7 @@ the last one. A request without a session has a handle for itself.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -35,18 +35,20 @@ class Sessions:
         self._sessions: dict[str, _Session] = {}
 
     @asynccontextmanager
-    async def use(self, name: str, *, lasts: str, must_exist: bool, end: bool) -> AsyncIterator[tuple[Handle, bool]]:
-        """A handle for one request, and whether it lasts.
+    async def use(
+        self, name: str, prepare: Callable[[Handle], None], *, lasts: str, must_exist: bool, end: bool
+    ) -> AsyncIterator[Handle]:
+        """A handle for one request, after `prepare` has run with it on the engine's thread.
 
         Raises:
-            Refusal: the session is in use (373), is not there though it must (372), its timeout is wrong (374), or
-                there are too many (203).
+            Refusal: `prepare` refuses, or the session is in use (373), is not there though it must (372), its timeout
+                is wrong (374), or there are too many (203).
         """
         await self._expire()
         if not name:
-            handle = await self._engine.call("", self._engine.handle)
+            handle = await self._engine.call("", self._opened, prepare)
             try:
-                yield handle, False
+                yield handle
             finally:
                 await self._engine.call("", handle.close)
             return
@@ -63,10 +65,20 @@ class Sessions:
             raise Refusal(373, f"Session {name} is locked by a concurrent client. (SESSION_IS_LOCKED)")
         session.busy = True
         try:
-            yield session.handle, True
+            await self._engine.call("", prepare, session.handle)
+            yield session.handle
         finally:
             session.busy = False
             session.ends = time.monotonic() + (0 if end else seconds)
+
+    def _opened(self, prepare: Callable[[Handle], None]) -> Handle:
+        handle = self._engine.handle()
+        try:
+            prepare(handle)
+        except BaseException:
+            handle.close()
+            raise
+        return handle
 
     async def _expire(self) -> None:
         now = time.monotonic()

@@ -9,7 +9,6 @@ import json
 import socket
 import struct
 import threading
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -149,11 +148,11 @@ def blocks(content: bytes) -> bytes:
 def test_compressed_rows_are_inserted(
     server: Server, table: str, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
-    rows = b"".join(b"%d,text %d\n" % (n, n) for n in range(300_000))
+    rows = b"".join(b"%d,text %d\n" % (n, n) for n in range(100_000))
     parameters = {"query": f"INSERT INTO {table} FORMAT CSV", "decompress": "0" if encoding else "1"}
     headers = {"Content-Encoding": encoding} if encoding else {}
     assert httpx.post(server.url, params=parameters, content=pack(rows), headers=headers).text == ""
-    assert server.sql(f"SELECT count(), sum(a) FROM {table}") == f"300000\t{300_000 * 299_999 // 2}"
+    assert server.sql(f"SELECT count(), sum(a) FROM {table}") == f"100000\t{100_000 * 99_999 // 2}"
 
 
 def test_a_body_that_is_not_what_it_says_is_refused(server: Server, table: str) -> None:
@@ -362,12 +361,12 @@ def test_a_large_result_is_streamed_in_bounded_memory(server: Server) -> None:
     before = resident()
     for layout in ("Native", "ArrowStream"):
         most, read = 0, 0
-        statement = f"SELECT number FROM numbers(50000000) FORMAT {layout}"
+        statement = f"SELECT number FROM numbers(30000000) FORMAT {layout}"
         with httpx.stream("POST", server.url, content=statement, headers={"Accept-Encoding": ""}, timeout=60) as answer:
             for piece in answer.iter_raw():
                 if read // (32 << 20) != (read := read + len(piece)) // (32 << 20):
                     most = max(most, resident())
-        assert read > 200_000_000
+        assert read > 120_000_000
         assert most - before < 150 << 20
 
 
@@ -408,12 +407,3 @@ def test_a_password_is_asked_for(new_server: Callable[..., Server]) -> None:
 )
 def test_a_page_of_another_site_is_refused(server: Server, headers: dict[str, str], status: int) -> None:
     assert httpx.post(server.url, content="SELECT 1", headers=headers).status_code == status
-
-
-def test_small_answers_do_not_wait(server: Server) -> None:
-    """A hundred questions on one connection; with Nagle's algorithm they would take four seconds and more."""
-    with httpx.Client() as client:
-        started = time.monotonic()
-        for _ in range(100):
-            client.post(server.url, content="SELECT 1")
-        assert time.monotonic() - started < 4

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from deploy.local.clickhouse import serve
+from deploy.local.clickhouse.server import _listen
 from streams.events import ConfigError, HitstreamError
 
 from .conftest import Server, until
@@ -166,6 +167,12 @@ async def test_the_port_is_looked_at_before_the_engine_starts(tmp_path: Path) ->
         with pytest.raises(HitstreamError, match="cannot listen"):
             await serve(host="127.0.0.1", port=taken.getsockname()[1], data_dir=tmp_path, ready=lambda _: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_do_not_wait_for_an_acknowledgement() -> None:
+    """asyncio turns Nagle's algorithm off for connections of a socket that was made as TCP, and for no others."""
+    with _listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 async def test_serve_is_ready_answers_and_ends_when_cancelled(tmp_path: Path) -> None:
