@@ -1,7 +1,7 @@
 """ClickHouse's HTTP interface in front of chDB, the ClickHouse engine in this process.
 
-For a machine that has no ClickHouse: clickhouse-connect, curl, Grafana and every other HTTP client use it exactly as a
-server, at `http://127.0.0.1:8123`. Start it with `hitstream local clickhouse`, from a program with `serve`, or alone:
+For a machine that has no ClickHouse: clickhouse-connect, curl and other HTTP clients use it as they use a server, at
+`http://127.0.0.1:8123`. Start it with `hitstream local clickhouse`, from a program with `serve`, or alone:
 
     python -m deploy.local.clickhouse --port 8123 --data-dir DIR
 
@@ -12,7 +12,7 @@ keeps the data, and what was acknowledged survives a SIGKILL of the process.
 `engine` knows chDB and no HTTP, `statement` and `compression` are pure, `interface` is the HTTP, `server` the sockets.
 
 What it is not: there is one user, no query log, no progress headers, no cluster, and no `compress=1` (ClickHouse's own
-block framing of results; Accept-Encoding works). `KILL QUERY` knows the engine's query ids, not a client's `query_id`.
+block framing of results, which JDBC asks for unless told `compress=0`; Accept-Encoding works). `KILL QUERY` knows the engine's query ids, not a client's `query_id`.
 """
 
 from .server import serve
