@@ -11,8 +11,9 @@ keeps the data, and what was acknowledged survives a SIGKILL of the process.
 
 `engine` knows chDB and no HTTP, `statement` and `compression` are pure, `interface` is the HTTP, `server` the sockets.
 
-What it is not: there is one user, no query log, no progress headers, no cluster, and no `compress=1` (ClickHouse's own
-block framing of results, which JDBC asks for unless told `compress=0`; Accept-Encoding works). `KILL QUERY` knows the engine's query ids, not a client's `query_id`.
+What it is not: there is one user, no query log, no progress headers and no cluster. Results in ClickHouse's own block
+framing (`compress=1`, which JDBC asks for unless told `compress=0`) are refused; Accept-Encoding works. `KILL QUERY`
+knows the engine's query ids, not a client's `query_id`.
 """
 
 from .server import serve
