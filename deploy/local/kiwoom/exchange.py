@@ -31,7 +31,7 @@ MIDNIGHT: Final = 86_399.999
 PREROLL: Final = 1_200.0
 """Seconds of market before the start of a first `always` day."""
 
-PAST: Final = 60
+PAST: Final = 40
 """Invented trading days before the first simulated one."""
 
 KEPT: Final = 30

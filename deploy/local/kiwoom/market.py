@@ -24,7 +24,7 @@ import msgspec
 from .catalog import Listing, price_limits, tick_size
 from .conditions import CONDITIONS, PERIOD, Standing
 
-TRADES_PER_SECOND: Final = 4.5
+TRADES_PER_SECOND: Final = 3.5
 """Trades of a calm market, over all stocks, at activity 1."""
 
 SURGES_PER_HOUR: Final = 0.28
@@ -154,7 +154,11 @@ class Day:
         self.tape = opened
         self.truth: list[Crossing] = []
         self.members: dict[str, dict[str, int]] = {condition.seq: {} for condition in CONDITIONS}
-        self._changed: list[dict[int, int]] = [{} for _ in CONDITIONS]
+        changed: list[dict[int, int]] = [{} for _ in CONDITIONS]  # the second in which a stock last crossed
+        self._rules = [
+            (condition.seq, condition.enters, condition.stays, self.members[condition.seq], changes)
+            for condition, changes in zip(CONDITIONS, changed, strict=True)
+        ]
         world = random.Random(f"{seed}/{date}")
         self._index = [0.0]
         for _ in range(int((closes - opened) / _INDEX_STEP) + 2):
@@ -257,10 +261,9 @@ class Day:
         standing = stock.standing
         code = stock.listing.code
         second = int(at)
-        for condition, changed in zip(CONDITIONS, self._changed, strict=True):
-            members = self.members[condition.seq]
+        for seq, enters, stays, members, changed in self._rules:
             member = code in members
-            if (condition.stays if member else condition.enters)(standing) == member or changed.get(number) == second:
+            if (stays if member else enters)(standing) == member or changed.get(number) == second:
                 continue
             changed[number] = second
             now = second + self.offset
@@ -268,7 +271,7 @@ class Day:
                 del members[code]
             else:
                 members[code] = now
-            crossing = Crossing(len(self.truth), condition.seq, code, "exit" if member else "hit", now, standing.price)
+            crossing = Crossing(len(self.truth), seq, code, "exit" if member else "hit", now, standing.price)
             self.truth.append(crossing)
             events.append(crossing)
 
@@ -311,7 +314,7 @@ def _phases(rng: random.Random, opened: float, closes: float, rate: float, surge
         at = add(at + rng.expovariate(surges_per_hour * hurry / 3600), 1.0, 0.0, 1.0)
         size = rng.lognormvariate(-3.35, 0.6) * (1 if rng.random() < 0.8 else -0.7)
         rise = rng.uniform(90, 700)
-        at = add(at + rise, 14.0, size / rise, 3.5)
+        at = add(at + rise, 11.0, size / rise, 3.5)
         fall = rise * rng.uniform(1.5, 5.0)
         at = add(at + fall, 4.0, -size * rng.uniform(0.35, 1.05) / fall, 1.3)
     return phases
