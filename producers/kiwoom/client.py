@@ -160,7 +160,7 @@ class Client:
                     failures = 0
             failures += 1
             wait = self._backoff.wait(failures)
-            self._handler.disconnected(f"{cause}; next try in {wait:.0f} s", state)
+            self._handler.disconnected(f"{cause}; next try in {wait:.1f} s", state)
             _log.warning("disconnected", cause=cause, next_try=round(wait, 1), failures=failures)
             await asyncio.sleep(wait)
 
