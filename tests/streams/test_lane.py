@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import membership, recommend, topics
@@ -150,12 +150,14 @@ def by_id(outputs: Sequence[Output]) -> dict[str, Any]:
     return records
 
 
+@settings(deadline=None)
 @given(condition_logs(), st.randoms(use_true_random=False))
 def test_members_survive_any_crash(log: list[ConditionRecord], chance: random.Random) -> None:
     """Killed between or within any writes, the lane comes to the same transitions with the same ids."""
     assert by_id(crashing(log, "members", chance)) == by_id(straight(log, "members"))
 
 
+@settings(deadline=None)
 @given(condition_logs(), st.randoms(use_true_random=False))
 def test_standings_survive_any_crash(events: list[ConditionRecord], chance: random.Random) -> None:
     """Killed between or within any writes, the lane comes to the same revisions with the same ids."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import membership
@@ -324,6 +324,10 @@ def test_values_are_plain_json() -> None:
 # --- the naive model --------------------------------------------------------------------------------------------------
 
 
+def midnight(day: date) -> datetime:
+    return at("00:00:00", day + timedelta(days=1))
+
+
 @dataclass
 class Naive:
     """DESIGN's table, word for word, over lists of everything that ever happened today."""
@@ -362,7 +366,7 @@ class Naive:
             begun = record.at.astimezone(KST).date()  # midnight
             if self.today is None or begun > self.today:
                 if self.today is not None:
-                    self.end(record.at)
+                    self.end(midnight(self.today))
                 self.today = begun
             else:
                 self.reasons.append("repeat")
@@ -372,7 +376,7 @@ class Naive:
             self.reasons.append("late")
             return
         if self.today is not None and day > self.today:
-            self.end(datetime(self.today.year, self.today.month, self.today.day, tzinfo=KST) + timedelta(days=1))
+            self.end(midnight(self.today))
         self.today = day
         if isinstance(record, ConditionEvent):
             self.event(record)
@@ -454,6 +458,7 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> list[ConditionRecord]:
     return records
 
 
+@settings(deadline=None)
 @given(logs())
 def test_agrees_with_the_naive_model(log: list[ConditionRecord]) -> None:
     """Any log leads to the transitions and the reasons that the table says."""
@@ -466,6 +471,7 @@ def test_agrees_with_the_naive_model(log: list[ConditionRecord]) -> None:
     assert ignored == naive.reasons
 
 
+@settings(deadline=None)
 @given(logs(), st.data())
 def test_reading_a_part_again_tells_nothing_new(log: list[ConditionRecord], data: st.DataObject) -> None:
     """However much of the log is delivered a second time, nothing is told that was not told before."""
@@ -476,6 +482,7 @@ def test_reading_a_part_again_tells_nothing_new(log: list[ConditionRecord], data
     assert again == once
 
 
+@settings(deadline=None)
 @given(logs())
 def test_transitions_of_a_stock_alternate(log: list[ConditionRecord]) -> None:
     """Of each stock and day: entered 1, exited 1, entered 2, … with ids of their own."""
