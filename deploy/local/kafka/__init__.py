@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from streams.events import HitstreamError
 
@@ -21,6 +21,9 @@ from .locks import Held, exclusive
 from .process import Child, last_lines
 
 __all__ = ["DataFolderTaken", "Engine", "PortTaken", "serve"]
+
+_PATIENCE: Final = 5.0
+"""Seconds for the broker of a predecessor that was killed to go, too."""
 
 Engine = Literal["auto", "apache", "noida"]
 Report = Callable[[str], None]
@@ -58,12 +61,10 @@ async def serve(
     """
     ready("starting")
     data_dir = _absolute(data_dir)
-    if port == 0:
-        port = free_port(host)
-    refuse_taken(host, port)
     try:
-        # A predecessor that was killed takes a moment to take its broker along.
-        async with exclusive(data_dir / "lock", patience=5) as lock:
+        async with exclusive(data_dir / "lock", patience=_PATIENCE) as lock:
+            port = port or free_port(host)
+            refuse_taken(host, port)
             kafka = await _choose(engine, data_dir, report)
             if isinstance(kafka, apache.Kafka):
                 await _serve_apache(kafka, host, port, data_dir / "apache", lock, report, ready)
