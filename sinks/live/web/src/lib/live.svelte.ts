@@ -1,8 +1,9 @@
 /**
  * The live state as Svelte sees it: the shell around `store`, `stream` and `freshness`.
  *
- * Events are applied as they come and shown once per animation frame, so that a hundred changes a second cost sixty
- * drawings at most; a hidden page has no frames and is brought up to date by a timer, for the sake of its title.
+ * Events are applied as they come. The first after a quiet moment is drawn with the next animation frame, those that
+ * follow at most twenty times a second, and less often where drawing is slow: three quarters of the time belong to the
+ * reader's hands. A hidden page has no frames and is brought up to date by a timer, for the sake of its title.
  */
 
 import { connectionState, type Connection } from "./freshness";
@@ -13,6 +14,9 @@ import { extrapolate, untilNextSecond } from "./time";
 /** Steady while awake, and honest about sleep: a laptop that slept must not call its figures current. */
 const steady = (): number => performance.now();
 const wall = (): number => Date.now();
+
+/** Milliseconds between two drawings under load: the least, and the most where one drawing takes long. */
+const DRAW_INTERVAL = { least: 50, most: 250 };
 
 export class Live {
   /** What the screen shows; null until the first snapshot. */
@@ -29,6 +33,8 @@ export class Live {
   #heard = { steady: -Infinity, wall: -Infinity };
   #broken = false;
   #scheduled = false;
+  #shown = -Infinity;
+  #cost = 0;
 
   readonly #stream: Stream;
 
@@ -61,7 +67,10 @@ export class Live {
     };
     tock();
     const back = (): void => {
-      if (document.hidden) return;
+      if (document.hidden) {
+        this.#scheduled = false; // The frame that was asked for does not come.
+        return;
+      }
       this.#judge();
       this.#show();
       this.#tellTime();
@@ -112,14 +121,21 @@ export class Live {
     this.#scheduled = true;
     const show = (): void => {
       this.#scheduled = false;
+      const began = steady();
       this.#show();
+      // A timer set in a frame fires when the frame has been drawn.
+      window.setTimeout(() => (this.#cost = steady() - began));
     };
+    const interval = Math.min(DRAW_INTERVAL.most, Math.max(DRAW_INTERVAL.least, 4 * this.#cost));
+    const wait = this.#shown + interval - steady();
     if (document.hidden) window.setTimeout(show, 250);
+    else if (wait > 0) window.setTimeout(() => window.requestAnimationFrame(show), wait);
     else window.requestAnimationFrame(show);
   }
 
   #show(): void {
     const first = this.state === null;
+    this.#shown = steady();
     this.state = this.#latest;
     this.#judge();
     if (first) this.#tellTime();
