@@ -117,7 +117,7 @@ def recommendation(code: str, revision: int = 1, *, day: date = DAY, **changes: 
 async def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until the condition holds, asking it in a thread."""
     async with asyncio.timeout(seconds):
-        while not await asyncio.to_thread(condition):
+        while not await asyncio.to_thread(lambda: bool(condition())):
             await asyncio.sleep(0.05)
 
 
