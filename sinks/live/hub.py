@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Final
@@ -45,6 +45,9 @@ SUBSCRIPTION_STATES: Final = (
     "disconnected",
 )
 """States of a subscription, the best off first."""
+
+SILENCE: Final = timedelta(seconds=30)
+"""Real time after which a producer that is silent while another reports is believed no more. They report every 5 s."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +112,7 @@ class Hub:
         self.day: date | None = None
         # Clocks of two machines may differ: a record of tomorrow is believed this long before our own midnight.
         self._skew = timedelta(seconds=5) * max(speed, 1.0)
+        self._silence = SILENCE * max(speed, 1.0)
         self._ring: deque[Change] = deque(maxlen=self.limits.changes)  # the last one has the number `number`
         self._stocks: dict[str, Stock] = {}
         self._components: OrderedDict[str, Status] = OrderedDict()
@@ -346,7 +350,7 @@ class Hub:
             entered=counts.entered if counts else 0,
             exited=counts.exited if counts else 0,
             last_at=counts.last_at if counts else None,
-            status=_best_off(self._subscriptions.get(key, {}).values()),
+            status=_best_off(self._subscriptions.get(key, {}).values(), self._silence),
         )
 
 
@@ -390,11 +394,15 @@ def _supersedes(new: Status, held: Status | None, now: datetime) -> bool:
     return held is None or new.at > held.at or (held.at > now and new.at < held.at)
 
 
-def _best_off(statuses: Iterable[Status]) -> Status | None:
-    def rank(status: Status) -> tuple[int, float, str]:
+def _best_off(statuses: Collection[Status], silence: timedelta) -> Status | None:
+    """The status of the subscription that is best off, of those whose producers still report."""
+    newest = max((status.at for status in statuses), default=None)
+
+    def rank(status: Status) -> tuple[bool, int, float, str]:
         states = SUBSCRIPTION_STATES
+        is_silent = newest is not None and newest - status.at > silence
         place = states.index(status.state) if status.state in states else len(states)
-        return (place, -status.at.timestamp(), status.component)
+        return (is_silent, place, -status.at.timestamp(), status.component)
 
     return min(statuses, key=rank, default=None)
 

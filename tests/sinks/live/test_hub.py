@@ -229,6 +229,16 @@ def test_a_condition_shows_the_subscription_that_is_best_off(states: list[str], 
     assert [s.component for s in it.subscriptions()] == sorted(f"subscription/main/p{n}/a" for n in range(len(states)))
 
 
+def test_a_producer_that_went_silent_is_not_believed_while_another_reports() -> None:
+    it = hub()
+    it.apply(subscription("gone", state="live"), NINE)
+    for seconds, shown in ((30, "live"), (31, "listing")):
+        it.apply(subscription("here", state="listing", at=NINE + timedelta(seconds=seconds)), NINE)
+        best = condition(it).status
+        assert best is not None
+        assert best.state == shown
+
+
 def test_an_older_status_does_not_replace_a_later_one() -> None:
     it = hub()
     late, early = status(at=NINE), status(at=NINE - timedelta(seconds=1), state="listing")

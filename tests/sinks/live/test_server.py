@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 from prometheus_client import REGISTRY
 
-from sinks.live import page, server
+from sinks.live import page
 from sinks.live.hub import Hub
 from sinks.live.server import application, listen, run, serve
 from sinks.live.stream import MAX_TICK, MIN_TICK, Broadcaster, ClientLimits, next_tick
@@ -513,7 +513,3 @@ async def test_an_unreachable_kafka_is_named() -> None:
         with pytest.raises(BaseExceptionGroup) as raised:
             await role(0, address)
     assert raised.group_contains(HitstreamError, match=f"Kafka can't be reached at {address}")
-
-
-def test_the_stop_is_within_its_time() -> None:
-    assert 2 * server.STOP_SECONDS + 1 <= 3
