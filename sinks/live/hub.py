@@ -241,7 +241,7 @@ class Hub:
         held = self._stocks.get(stock.code)
         if held is None and len(self._stocks) >= self.limits.stocks:
             return []
-        if held is not None and stock.received_at <= held.received_at:
+        if held is not None and (stock.received_at < held.received_at or stock == held):
             return []
         self._stocks[stock.code] = stock
         if held is not None and _said_of(held) == _said_of(stock):
@@ -390,8 +390,11 @@ def _said_of(stock: Stock) -> tuple[str, str, int | None]:
 
 
 def _supersedes(new: Status, held: Status | None, now: datetime) -> bool:
-    """Whether a status replaces the one held: the later one, unless the held one was written by a clock since reset."""
-    return held is None or new.at > held.at or (held.at > now and new.at < held.at)
+    """Whether a status replaces the one held: not an older one, unless the held one was written by a clock since reset.
+
+    Of two of one moment the one that was written last is true.
+    """
+    return held is None or (new.at >= held.at and new != held) or (held.at > now and new.at < held.at)
 
 
 def _best_off(statuses: Collection[Status], silence: timedelta) -> Status | None:

@@ -247,6 +247,12 @@ def test_an_older_status_does_not_replace_a_later_one() -> None:
     assert it.components() == (ComponentView(status=late),)
 
 
+def test_of_two_statuses_of_one_moment_the_later_written_is_true() -> None:
+    it = hub()
+    it.apply(status(state="requested"), NINE)
+    assert it.apply(status(state="live"), NINE) == (ComponentView(status=status(state="live")),)
+
+
 def test_a_status_of_a_clock_since_reset_is_replaced() -> None:
     it = hub()
     it.apply(status(at=NINE + timedelta(hours=6)), NINE)
@@ -448,7 +454,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(STEPS, max_size=60), st.sampled_from([4, 16, 4_096]), st.sampled_from([3, 200]))
 def test_every_browser_ends_where_the_hub_is(steps: list[tuple[str, int, int, int]], ring: int, feed: int) -> None:
     """Whenever it came, whatever it missed, and however often the log was told again."""
