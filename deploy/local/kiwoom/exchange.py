@@ -91,20 +91,41 @@ class Exchange:
 
     Args:
         seed, hours, activity: what the world is a function of.
-        now: market time of the start.
+        now: market time.
+        start: the moment the world's clock was started at: a first day opens by it and not by `now`, so that the
+            same start gives the same day however long the machine took.
         ledger: of an earlier run; ignored (see `resumed`) where it belongs to another world or to a later time.
     """
 
-    def __init__(self, *, seed: int, hours: Hours, activity: float, now: datetime, ledger: Ledger | None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        hours: Hours,
+        activity: float,
+        now: datetime,
+        start: datetime | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
         self.hours = hours
-        today, second = self.trading_date(now), self._second(now, self.trading_date(now))
+        today = self.trading_date(now)
+        second = self._second(now, today)
+        begun = start if start is not None and start < now and self.trading_date(start) == today else now
         self.resumed = (
             ledger is not None
             and (ledger.version, ledger.seed, ledger.hours, ledger.activity) == (VERSION, seed, hours, activity)
             and (ledger.date, ledger.opened) <= (today, max(second, OPENS if hours == "market" else 0.0))
         )
         if ledger is None or not self.resumed:
-            ledger = Ledger(VERSION, seed, hours, activity, first=today, date=today, opened=self._opening(second))
+            ledger = Ledger(
+                VERSION,
+                seed,
+                hours,
+                activity,
+                first=today,
+                date=today,
+                opened=self._opening(self._second(begun, today)),
+            )
         self.ledger = ledger
         self.yesterday: Day | None = None
         self._past = {stock.code: past_days(seed, stock, _weekdays_before(ledger.first, PAST)) for stock in listings()}

@@ -39,6 +39,9 @@ LARGEST_BODY: Final = 1 << 20
 STEP: Final = 0.02
 """Least real seconds between two steps of the market: what happens within is told in one frame."""
 
+LONGEST_SLEEP: Final = 30.0
+"""Most real seconds between two looks at the clock, for a machine that was suspended."""
+
 BACKLOG: Final = 20_000
 """Frames that may wait for a client before it is cut off."""
 
@@ -89,13 +92,15 @@ async def serve(
     listener = _bind(host, port)
     try:
         ready("the simulated market is catching up with its day")
-        ledger = _Store(state_dir)
-        exchange = Exchange(seed=seed, hours=hours, activity=activity, now=clock.now(), ledger=ledger.load())
+        store = _Store(state_dir)
+        exchange = Exchange(
+            seed=seed, hours=hours, activity=activity, now=clock.now(), start=clock.start, ledger=store.load()
+        )
         _log.info("market begins", date=str(exchange.ledger.date), seed=seed, hours=hours, resumed=exchange.resumed)
         server = _Server(
             exchange,
             clock=clock,
-            store=ledger,
+            store=store,
             tokens=Tokens(app_key, secret_key),
             rules=(rules or Rules())._replace(ping_interval=ping_interval),
             limits=limits or Limits(),
@@ -178,7 +183,7 @@ class _Server:
             await asyncio.sleep(STEP)
             if rest > STEP:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._nudge.wait(), min(rest - STEP, 3600.0))
+                    await asyncio.wait_for(self._nudge.wait(), min(rest - STEP, LONGEST_SLEEP))
 
     def _step(self) -> None:
         """Let everything happen that is due, and tell the sessions."""

@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection
 
 from deploy.clock import Clock
 from deploy.local.kiwoom import serve
+from deploy.local.kiwoom.protocol import Rules
 from streams.events import KST
 
 MONDAY_TEN = datetime(2026, 3, 9, 10, 0, tzinfo=KST)
@@ -136,6 +137,7 @@ async def start() -> AsyncIterator[Start]:
                 "state_dir": None,
                 "clock": Clock(options.pop("at", MONDAY_TEN), speed),
                 "ready": ready,
+                "rules": Rules(patience=100.0),
             } | options
             task = asyncio.create_task(serve(**settings))
             http = await stack.enter_async_context(

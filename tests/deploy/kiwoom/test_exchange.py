@@ -33,6 +33,13 @@ def test_the_first_day_opens_before_the_start_so_that_conditions_hold_stocks_at_
     assert exchange.day.members["7"].keys() & exchange.day.members["5"].keys()
 
 
+def test_the_start_decides_the_day_and_not_how_long_the_machine_took() -> None:
+    one, other = world(at(10, 0, 0.2), start=MONDAY), world(at(10, 3, 44), start=MONDAY)
+    for exchange in (one, other):
+        settle(exchange, at(10, 4))
+    assert one.day.truth == other.day.truth
+
+
 def test_a_restart_goes_on_with_its_day() -> None:
     exchange = world(MONDAY)
     settle(exchange, MONDAY)
