@@ -4,8 +4,8 @@
   would ask thousands of times a second. The front keeps such an answer back until something was produced – through it,
   by any connection, to a partition that the fetch names – or the wait is over, and then asks again.
 - *Members that die.* noida-db waits for ever for a group's member that was killed. The front makes it leave.
-- *Its own address* in place of the broker's, Fetch versions that it can read, and the right word for a commit during a
-  rebalance (`wire.rebalancing`).
+- *Its own address* in place of the broker's, Fetch versions that it can read, and the right words during a rebalance
+  (`wire.rebalancing`, `wire.assigned`).
 
 Everything else passes as it is. One request of a connection is answered before the next is passed on, as Kafka itself
 does, so answers keep the order of requests. What is read ahead is bounded by two frames.
@@ -141,6 +141,8 @@ class Front:
             return wire.readdressed(frame, head, self._broker, self._advertised)
         if head.key == wire.API_VERSIONS:
             return wire.narrowed(frame, head.version)
+        if head.key == wire.SYNC_GROUP:
+            return wire.assigned(frame, head.version)
         if head.key == wire.OFFSET_COMMIT:
             return wire.rebalancing(frame, head.version)
         return frame

@@ -329,6 +329,25 @@ def rebalancing(frame: bytes, version: int) -> bytes:
     return bytes(told)
 
 
+def assigned(frame: bytes, version: int) -> bytes:
+    """A SyncGroup response that says of no assignment at all that the group is being rebalanced.
+
+    When rebalances overlap, noida-db answers a member that the leader's assignment does not know with no bytes and no
+    error. That is not an assignment of no partitions; clients cannot read it. Told otherwise, the member joins again.
+    """
+    cursor = _Cursor(frame, 4, version >= _FLEXIBLE_FROM[SYNC_GROUP])
+    cursor.tags()
+    cursor.skip(4 if version >= 1 else 0)  # throttle time
+    at = cursor.at
+    error = cursor.int16()
+    if version >= 5:
+        cursor.string()  # protocol type
+        cursor.string()  # protocol
+    if error or cursor.length():
+        return frame
+    return frame[:at] + _INT16.pack(_REBALANCE_IN_PROGRESS) + frame[at + 2 :]
+
+
 def readdressed(frame: bytes, head: Header, inner: tuple[str, int], outer: tuple[str, int]) -> bytes:
     """A response with the broker's own address replaced by another.
 
