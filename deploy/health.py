@@ -6,6 +6,7 @@ role says that it is ready, and again whenever it says that it is not.
 
 from __future__ import annotations
 
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,16 +26,22 @@ class Health:
 
     Args:
         port: port on loopback; 0 serves nothing.
+        listening: a socket that listens already, handed on by a supervisor; `port` is not looked at then.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, listening: socket.socket | None = None) -> None:
         self.reason: str | None = "starting"
         self._server: ThreadingHTTPServer | None = None
-        if port:
+        if listening:
+            self._server = _Server(listening.getsockname(), _handler(self), bind_and_activate=False)
+            self._server.socket.close()
+            self._server.socket = listening
+        elif port:
             try:
                 self._server = _Server(("127.0.0.1", port), _handler(self))
             except OSError:
                 raise PortTaken(f"Port {port} (health.port) is taken by another program; choose another one.") from None
+        if self._server:
             threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
     def ready(self, reason: str | None) -> None:

@@ -21,6 +21,7 @@ from streams.events import ConfigError, HitstreamError
 from . import logs
 from .health import Health
 from .settings import Settings
+from .supervisor import handed_over
 
 GRACE = 8.0
 
@@ -40,7 +41,7 @@ def run(name: str, settings: Settings, role: Callable[[Ready], Coroutine[Any, An
     logs.configure(settings.log)
     structlog.contextvars.bind_contextvars(role=name)
     try:
-        health = Health(settings.health.port)
+        health = Health(settings.health.port, handed_over())
     except HitstreamError as error:
         return fail(name, error)
     try:

@@ -2,7 +2,9 @@
 
 A child runs in a process group of its own, so that Ctrl-C on the terminal reaches the supervisor alone and the stop
 happens in order. Each child holds the reading end of a pipe (`LIFELINE`) whose writing end only the supervisor has:
-however the supervisor dies, the children see the end of that pipe and leave.
+however the supervisor dies, the children see the end of that pipe and leave. Each child also answers its health
+questions on a socket that the supervisor listens on and hands over, so that no port can be lost to another program
+between two starts.
 
 What a child prints goes to its log file; warnings and errors are shown too, with the child's name before them.
 """
@@ -13,6 +15,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +28,7 @@ from rich.markup import escape
 from streams.events import HitstreamError
 
 LIFELINE: Final = "_HITSTREAM_LIFELINE"
+HEALTH: Final = "_HITSTREAM_HEALTH"
 _BACKOFF: Final = (0.5, 15.0)
 _PROVED: Final = 60.0
 _LOG_BYTES: Final = 10_000_000
@@ -48,7 +52,6 @@ class Child:
         command: the command line.
         environment: the whole environment of the process.
         log: file that takes what it prints; the one before is kept as `….1`.
-        health: loopback port on which it answers `/readyz`.
         say: prints one line for the person at the terminal.
         spoken: whether what it prints on stdout is for that person too.
     """
@@ -59,13 +62,13 @@ class Child:
         command: Sequence[str],
         environment: dict[str, str],
         log: Path,
-        health: int,
         say: Say,
         *,
         spoken: bool = False,
     ) -> None:
         self.name = name
-        self.health = health
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.health = int(self._listening.getsockname()[1])
         self.restarts = 0
         self.ready = asyncio.Event()
         self.last_words = ""
@@ -91,22 +94,8 @@ class Child:
         Raises:
             RoleFailed: it was called wrongly, or `once_ready` applies.
         """
-        delay = _BACKOFF[0]
-        while True:
-            started = time.monotonic()
-            code = await self._run_once()
-            if self._stopping:
-                return
-            if code == 2 or (once_ready and not self.ready.is_set()):
-                raise RoleFailed(self.name, code, self.last_words)
-            if time.monotonic() - started > _PROVED:
-                delay = _BACKOFF[0]
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            words = f" – {escape(self.last_words.removeprefix(f'hitstream {self.name}: '))}" if code == 1 else ""
-            self._say(f"[yellow]{self.name} {how}{words}; it starts again in {delay:.1f} s[/]")
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _BACKOFF[1])
-            self.restarts += 1
+        with self._listening:
+            await self._restart(once_ready=once_ready)
 
     async def wait_ready(self, client: httpx.AsyncClient) -> None:
         """Return when the process has answered `/readyz` with 200."""
@@ -118,10 +107,12 @@ class Child:
 
     async def readiness(self, client: httpx.AsyncClient) -> str | None:
         """None if the process says that it is ready, else why not."""
+        if self.pid is None:
+            return "not running"
         try:
             answer = await client.get(f"http://127.0.0.1:{self.health}/readyz", timeout=2.0)
         except httpx.HTTPError:
-            return "not running" if self.pid is None else "starting"
+            return "starting"
         return None if answer.status_code == 200 else answer.text.strip()
 
     async def stop(self, grace: float) -> None:
@@ -141,18 +132,36 @@ class Child:
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
+    async def _restart(self, *, once_ready: bool) -> None:
+        delay = _BACKOFF[0]
+        while True:
+            started = time.monotonic()
+            code = await self._run_once()
+            if self._stopping:
+                return
+            if code == 2 or (once_ready and not self.ready.is_set()):
+                raise RoleFailed(self.name, code, self.last_words)
+            if time.monotonic() - started > _PROVED:
+                delay = _BACKOFF[0]
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            words = f" – {escape(self.last_words.removeprefix(f'hitstream {self.name}: '))}" if code == 1 else ""
+            self._say(f"[yellow]{self.name} {how}{words}; it starts again in {delay:.1f} s[/]")
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _BACKOFF[1])
+            self.restarts += 1
+
     async def _run_once(self) -> int:
         self.last_words = ""
         lifeline, held = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
-                env=self._environment | {LIFELINE: str(lifeline)},
+                env=self._environment | {LIFELINE: str(lifeline), HEALTH: str(self._listening.fileno())},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
-                pass_fds=(lifeline,),
+                pass_fds=(lifeline, self._listening.fileno()),
             )
             os.close(lifeline)
             assert self._process.stdout is not None
@@ -203,3 +212,13 @@ def watch_lifeline() -> None:
 
     os.set_inheritable(int(descriptor), False)
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def handed_over() -> socket.socket | None:
+    """In a child: the socket on which the supervisor expects health answers; None without a supervisor."""
+    descriptor = os.environ.pop(HEALTH, "")
+    if not descriptor:
+        return None
+    listening = socket.socket(fileno=int(descriptor))
+    listening.set_inheritable(False)
+    return listening

@@ -121,6 +121,9 @@ class _Plan:
             self._set("kiwoom__app_key", LOCAL_KEY)
             self._set("kiwoom__secret_key", LOCAL_SECRET)
             self._set("kiwoom__hours", "always")
+            # The simulated market swallows nothing that comes quickly, unless it is told to.
+            self._set("kiwoom__login_pause", "0.1")
+            self._set("kiwoom__send_spacing", "0.05")
             if not settings.conditions:
                 self._set("conditions", json.dumps(LOCAL_CONDITIONS, ensure_ascii=False))
                 self._set("recommend__threshold", str(LOCAL_THRESHOLD))
@@ -170,7 +173,6 @@ class _Up:
         self._config = ["--config", str(config.resolve())] if config else []
         self._clock = _resume_clock(plan.settings, folder)
         self._started = time.monotonic()
-        self._ports = _free_ports(8)
         plan.set_clock(self._clock)
 
     async def run(self) -> int:
@@ -270,12 +272,11 @@ class _Up:
                     group.create_task(child.stop(grace))
 
     def _child(self, stage: str, name: str, arguments: Sequence[str], *, spoken: bool = False) -> Child:
-        port = next(self._ports)
-        environment = os.environ | self.plan.environment | {f"{PREFIX}HEALTH__PORT": str(port)}
+        environment = os.environ | self.plan.environment
         log = self.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "deploy.cli", *arguments, *self._config]
-        child = Child(name, command, dict(environment), log, port, self._say, spoken=spoken)
+        child = Child(name, command, dict(environment), log, self._say, spoken=spoken)
         self.stages[stage].append(child)
         return child
 
@@ -318,15 +319,6 @@ def _taken(host: str, port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-def _free_ports(count: int) -> Iterator[int]:
-    """Free loopback ports for the roles' health; all bound at once, so that no two are the same."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return iter([each.getsockname()[1] for each in sockets])
 
 
 def _resume_clock(settings: Settings, folder: Path) -> Clock:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -25,20 +24,14 @@ ROOT = Path(__file__).parents[2]
 ROLE = """
 import signal, sys, time
 from deploy.health import Health
-from deploy.supervisor import watch_lifeline
+from deploy.supervisor import handed_over, watch_lifeline
 watch_lifeline()
 {extra}
-health = Health(int(sys.argv[1]))
+health = Health(0, handed_over())
 health.ready(None)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 time.sleep(60)
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -52,13 +45,11 @@ class Made:
 
     def __init__(self, folder: Path, extra: str = "") -> None:
         self.said: list[str] = []
-        port = free_port()
         self.child = Child(
             "role",
-            [sys.executable, "-c", ROLE.format(extra=extra), str(port)],
+            [sys.executable, "-c", ROLE.format(extra=extra)],
             os.environ | {"PYTHONPATH": str(ROOT)},
             folder / "role.log",
-            port,
             self.said.append,
         )
 
@@ -128,15 +119,14 @@ async def test_a_line_without_end_does_not_block_the_role(tmp_path: Path) -> Non
 
 def test_children_leave_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     """SIGKILL leaves the supervisor no time to stop anything: the end of the lifeline does it."""
-    port = free_port()
     script = f"""
 import asyncio, os, sys
 from pathlib import Path
 import httpx
 from deploy.supervisor import Child
 async def main():
-    child = Child("role", [sys.executable, "-c", {ROLE.format(extra="")!r}, "{port}"], dict(os.environ),
-                  Path({str(tmp_path / "role.log")!r}), {port}, print)
+    child = Child("role", [sys.executable, "-c", {ROLE.format(extra="")!r}], dict(os.environ),
+                  Path({str(tmp_path / "role.log")!r}), print)
     async with asyncio.TaskGroup() as group, httpx.AsyncClient() as client:
         group.create_task(child.run())
         await child.wait_ready(client)
