@@ -48,7 +48,9 @@ async def open_page(address: str) -> AsyncIterator[Page]:
         try:
             browser = await playwright.chromium.launch(executable_path=installed, args=ARGUMENTS)
         except Error as error:
-            pytest.skip(f"everything but the page was checked, as no Chromium can be started: {str(error).splitlines()[0]}")
+            pytest.skip(
+                f"everything but the page was checked, as no Chromium can be started: {str(error).splitlines()[0]}"
+            )
         try:
             page = Page(await browser.new_page())
             await page.tab.goto(address)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,13 @@ class Product:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        self.reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self.reader.start()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        self.output.extend(iter(process.stdout.readline, ""))
+        with process.stdout:
+            self.output.extend(iter(process.stdout.readline, ""))
 
     async def wait_running(self, seconds: float = 180.0) -> None:
         """Wait for the line with the dashboard's address."""
@@ -146,7 +149,9 @@ class Product:
         """Ctrl-C; returns the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(seconds)
+        code = self.process.wait(seconds)
+        self.reader.join()
+        return code
 
     def end(self) -> None:
         """Whatever happened: leave nothing behind."""
@@ -159,6 +164,7 @@ class Product:
                 self.process.kill()
             for process in psutil.wait_procs(left, timeout=5)[1]:
                 process.kill()
+            self.reader.join()
 
     # --- readers ------------------------------------------------------------------------------------------------------
 
@@ -201,7 +207,10 @@ class Product:
 
 
 class Live:
-    """A reader of the live stream that keeps what it is told, as a browser does, resuming where it was cut off."""
+    """A reader of the live stream that keeps what it is told, as a browser does, resuming where it was cut off.
+
+    `since` is the server's clock at its first snapshot, whose feed holds only the newest lines of what was before.
+    """
 
     def __init__(self, dashboard: str) -> None:
         self.dashboard = dashboard
@@ -210,6 +219,7 @@ class Live:
         self.conditions: dict[str, dict[str, Any]] = {}
         self.said_twice: list[str] = []
         self.connections = 0
+        self.since: datetime | None = None
         self._last = ""
 
     async def run(self) -> None:
@@ -241,6 +251,7 @@ class Live:
 
     def _apply(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "snapshot":
+            self.since = self.since or datetime.fromisoformat(data["now"])
             for item in data["feed"]:
                 self.transitions[item["transition"]["id"]] = item["transition"]
             self.recommendations = {
