@@ -298,9 +298,8 @@ async def _format(kafka: Kafka, folder: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     settings = folder / "format.properties"
     settings.write_text(_properties("127.0.0.1", 1, 2, scratch.name))
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     log = folder / "format.log"
-    command = kafka.command("kafka.tools.StorageTool", "format", "-t", cluster, "-c", settings.name)
+    command = kafka.command("kafka.tools.StorageTool", "format", "-t", new_cluster_id(), "-c", settings.name)
     async with child(command, log=log, grace=1, cwd=folder) as tool:
         code = await tool.wait()
     if code:
@@ -308,6 +307,13 @@ async def _format(kafka: Kafka, folder: Path) -> None:
     settings.unlink()
     shutil.rmtree(folder / "logs", ignore_errors=True)  # without meta.properties: nothing that was ever written to
     scratch.rename(folder / "logs")
+
+
+def new_cluster_id() -> str:
+    """A random cluster id as Kafka writes it. Like Kafka's own, it never begins with a dash: that reads as an option."""
+    while (name := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return name
 
 
 def ended(code: int) -> str:

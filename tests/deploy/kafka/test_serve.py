@@ -288,6 +288,12 @@ async def test_auto_stays_with_the_engine_whose_records_the_folder_holds(tmp_pat
     assert lines[0].startswith("using noida-db, because this data folder holds its records")
 
 
+def test_a_cluster_id_never_reads_as_an_option() -> None:
+    names = {apache.new_cluster_id() for _ in range(2000)}
+    assert len(names) == 2000
+    assert all(len(name) == 22 and not name.startswith("-") for name in names)
+
+
 # --- a child on a leash -----------------------------------------------------------------------------------------------
 
 
