@@ -189,7 +189,7 @@ def _limit_stays(s: Standing) -> bool:
 CONDITIONS: Final[tuple[Condition, ...]] = (
     Condition("0", "등락률 5~15%", _band_enters, _band_stays),
     Condition("1", "거래량 급증", _volume_enters, _volume_stays),
-    Condition("3", "눌림목 반등", _pullback_enters, _pullback_stays),
+    Condition("4", "눌림목 반등", _pullback_enters, _pullback_stays),
     Condition("5", "대왕개미단타", _momentum_enters, _momentum_stays),
     Condition("7", "신고가 돌파", _new_high_enters, _new_high_stays),
     Condition("12", "갭상승 유지", _gap_enters, _gap_stays),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from array import array
 from heapq import heapify, heappop, heapreplace
 from math import inf, sqrt
 from typing import Final, Literal, NamedTuple
@@ -95,6 +96,8 @@ class MinuteBar(NamedTuple):
 
 Event = Trade | Crossing
 
+_BAR: Final = len(MinuteBar._fields)
+
 
 class _Phase(NamedTuple):
     """A stretch of a stock's day with one rate of trades (per second) and one drift (relative price per second)."""
@@ -122,7 +125,7 @@ class _Stock:
         self.impulse = 0.0
         self.drifted_to = 0.0
         self.unit = unit
-        self.bars: list[MinuteBar] = []
+        self.bars = array("q")  # the fields of one MinuteBar after the other: a day has hundreds of thousands
 
 
 class Day:
@@ -223,7 +226,8 @@ class Day:
     def minutes(self, code: str) -> list[MinuteBar]:
         """The day's minute bars of a stock so far, oldest first; minutes without a trade are left out."""
         stock = self._by_code.get(code)
-        return stock.bars if stock else []
+        bars = stock.bars if stock else ()
+        return [MinuteBar(*bars[at : at + _BAR]) for at in range(0, len(bars), _BAR)]
 
     def bar(self, code: str) -> DailyBar:
         """Today's bar of a listed stock as it stands; volume 0 where it has not traded."""
@@ -320,14 +324,17 @@ def _phases(rng: random.Random, opened: float, closes: float, rate: float, surge
     return phases
 
 
-def _extend(bars: list[MinuteBar], minute: int, price: int, shares: int) -> None:
-    if bars and bars[-1].minute == minute:
-        _, first, high, low, _, volume, value = bars[-1]
-        bars[-1] = MinuteBar(
-            minute, first, max(high, price), min(low, price), price, volume + shares, value + shares * price
-        )
+def _extend(bars: array[int], minute: int, price: int, shares: int) -> None:
+    if bars and bars[-_BAR] == minute:
+        if price > bars[-5]:
+            bars[-5] = price
+        elif price < bars[-4]:
+            bars[-4] = price
+        bars[-3] = price
+        bars[-2] += shares
+        bars[-1] += shares * price
     else:
-        bars.append(MinuteBar(minute, price, price, price, price, shares, shares * price))
+        bars.extend((minute, price, price, price, price, shares, shares * price))
 
 
 def past_days(seed: int, listing: Listing, first: list[dt.date]) -> list[DailyBar]:

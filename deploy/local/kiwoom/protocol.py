@@ -76,11 +76,11 @@ Output = Send | Close | LoggedIn
 
 
 class _Held(NamedTuple):
-    """A CNSRREQ reply that waits: until `at`, or (`for_real`) until a REAL entry of its condition was sent."""
+    """A CNSRREQ reply that waits until `at`, or until a REAL entry of the condition `awaits` (its seq) was sent."""
 
     reply: Send
     at: float
-    for_real: bool
+    awaits: str | None
 
 
 class Session:
@@ -117,7 +117,7 @@ class Session:
         self._groups: dict[str, dict[str, set[str]]] = {}  # group → item → types
         self._ticking: dict[str, list[str]] = {}  # code → registered items that get its 0B entries
         self._clock_notices = False
-        self._held: dict[str, _Held] = {}
+        self._held: list[_Held] = []
         self._pages: dict[str, list[dict[str, str]]] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
         self._last_request = -1e9
@@ -178,8 +178,7 @@ class Session:
             elif isinstance(event, Bell) and self._clock_notices:
                 others.append(_bell_entry(event))
         frames = [*self._real(hits), *([] if mixed else self._real(others))]
-        waited = [seq for seq in told if seq in self._held and self._held[seq].for_real]
-        return self._out(*frames, *(self._held.pop(seq).reply for seq in waited))
+        return self._out(*frames, *self._released(lambda held: held.awaits in told))
 
     def tick(self, now: float) -> list[Output]:
         """Do what is due: PINGs, deadlines, replies that were held back."""
@@ -191,8 +190,7 @@ class Session:
         overdue = self._rules.ping_interval * self._rules.patience
         if self._unanswered is not None and now >= self._unanswered + overdue:
             return self._end(_system("R10002", R10002))
-        ready = [seq for seq, held in self._held.items() if now >= held.at]
-        outputs: list[Send] = [self._held.pop(seq).reply for seq in ready]
+        outputs = self._released(lambda held: now >= held.at)
         if now >= self._next_ping:
             self._next_ping = now + self._rules.ping_interval
             if not self.faults.on("no-ping"):
@@ -206,7 +204,7 @@ class Session:
         """When `tick` is to be called next."""
         if self.app_key is None:
             return self._opened + self._rules.login_timeout
-        times = [self._next_ping, *(held.at for held in self._held.values())]
+        times = [self._next_ping, *(held.at for held in self._held)]
         if self._unanswered is not None:
             times.append(self._unanswered + self._rules.ping_interval * self._rules.patience)
         return min(times)
@@ -325,10 +323,10 @@ class Session:
                 return [_refused("CNSRREQ", 900003, f"이미 등록된 조건검색 일련번호입니다.(seq={seq})")]
             reply = self._subscribe(seq, condition)
         if self.faults.on("late-reply", condition.seq):
-            self._held[seq] = _Held(reply, now + LATE, for_real=False)
+            self._held.append(_Held(reply, now + LATE, awaits=None))
             return []
         if search_type == "1" and self.faults.on("before-ack-real", condition.seq):
-            self._held[seq] = _Held(reply, now + LATE, for_real=True)
+            self._held.append(_Held(reply, now + LATE, awaits=seq))
             return []
         return [reply]
 
@@ -443,6 +441,12 @@ class Session:
         "REG": _register,
         "REMOVE": _remove,
     }
+
+    def _released(self, due: Callable[[_Held], bool]) -> list[Send]:
+        """The held replies that are due, which are held no longer."""
+        ready = [held.reply for held in self._held if due(held)]
+        self._held = [held for held in self._held if not due(held)]
+        return ready
 
     def _within_rate(self, trnm: str, now: float) -> bool:
         tokens, at = self._buckets.get(trnm, (float(self._rules.burst), now))

@@ -22,7 +22,7 @@ PLAIN: dict[str, tuple[Verdict, Verdict]] = {
         lambda s: s.p > s.before and s.age >= 600 and s.recent >= 4 * s.usual,
         lambda s: s.recent >= 2 * s.usual,
     ),
-    "3": (
+    "4": (
         lambda s: s.high / s.close >= 1.04 and s.dip / s.high <= 0.98 and s.p / s.dip >= 1.008 and s.p < s.high,
         lambda s: s.p / s.dip >= 1.003 and s.p < s.high,
     ),

@@ -236,13 +236,13 @@ def test_a_long_search_is_paged(market: Exchange) -> None:
 
 def test_a_second_realtime_request_is_refused_without_a_seq_of_its_own(market: Exchange) -> None:
     talk = Talk(market)
-    talk.say(realtime("3"))
-    assert talk.say(realtime("3")) == [
-        {"trnm": "CNSRREQ", "return_code": 900003, "return_msg": "이미 등록된 조건검색 일련번호입니다.(seq=3)"}
+    talk.say(realtime("4"))
+    assert talk.say(realtime("4")) == [
+        {"trnm": "CNSRREQ", "return_code": 900003, "return_msg": "이미 등록된 조건검색 일련번호입니다.(seq=4)"}
     ]
-    cleared = {"trnm": "CNSRCLR", "seq": "3", "return_code": 0, "return_msg": "정상종료되었습니다."}
-    assert talk.say('{"trnm":"CNSRCLR","seq":"3"}') == [cleared]
-    assert talk.say(realtime("3"))[0]["return_code"] == 0
+    cleared = {"trnm": "CNSRCLR", "seq": "4", "return_code": 0, "return_msg": "정상종료되었습니다."}
+    assert talk.say('{"trnm":"CNSRCLR","seq":"4"}') == [cleared]
+    assert talk.say(realtime("4"))[0]["return_code"] == 0
 
 
 @pytest.mark.parametrize("seq", ["99", "7 ", "7  ", "007", "", 7, None])
@@ -289,6 +289,94 @@ def test_many_entries_are_spread_over_frames(market: Exchange) -> None:
     talk.say(realtime("7"))
     frames = talk.told(*(crossing("7") for _ in range(8)))
     assert [len(frame["data"]) for frame in frames] == [3, 3, 2]
+
+
+# --- the captures: a reply has the fields, in shape and order, of what Kiwoom was seen to send
+
+CAPTURED_ROW = (
+    '{"9001":"A002810","302":"삼영무역","10":"000019600","25":"2","11":"000000740","12":"000003920","13":"000019493",'
+    '"16":"000018860","17":"000019830","18":"000018810"}'
+)
+CAPTURES = (
+    ('{"trnm":"LOGIN","token":"good"}', '{"trnm":"LOGIN","return_code":0,"return_msg":"","sor_yn":"Y"}'),
+    (
+        '{"trnm":"CNSRLST"}',
+        '{"trnm":"CNSRLST","return_code":0,"return_msg":"","data":[["0","test1"],["1","순위"],["2","신용융자E군"],["3","CCI"]]}',
+    ),
+    (
+        '{"trnm":"CNSRREQ","seq":"4","search_type":"0","stex_tp":"K","cont_yn":"N","next_key":""}',
+        '{"trnm":"CNSRREQ","seq":"0","cont_yn":"N","next_key":"","return_code":0,"data":[' + CAPTURED_ROW + "]}",
+    ),
+    (
+        '{"trnm":"CNSRREQ","seq":"4","search_type":"1","stex_tp":"K"}',
+        '{"trnm":"CNSRREQ","seq":"0","return_code":0,"data":[{"jmcode":"A002810"},{"jmcode":"Q760020"}]}',
+    ),
+    (
+        '{"trnm":"CNSRREQ","seq":"4","search_type":"1","stex_tp":"K"}',
+        '{"trnm":"CNSRREQ","return_code":900003,"return_msg":"이미 등록된 조건검색 일련번호입니다.(seq=3)"}',
+    ),
+    (
+        '{"trnm":"CNSRCLR","seq":"0"}',
+        '{"trnm":"CNSRCLR","seq":"0","return_code":0,"return_msg":"정상종료되었습니다."}',
+    ),
+    (
+        '{"trnm":"REG","grp_no":"1","refresh":"1","data":[{"item":["005930"],"type":["0B"]}]}',
+        '{"trnm":"REG","return_code":0,"return_msg":""}',
+    ),
+    (
+        '{"trnm":"REMOVE","grp_no":"1","data":[{"item":["005930"],"type":["0B"]}]}',
+        '{"trnm":"REMOVE","return_code":0,"return_msg":""}',
+    ),
+)
+CAPTURED_REAL = (
+    '{"data":[{"values":{"841":"4","9001":"005930","843":"I","20":"152028","907":"2"},"type":"02","name":"조건검색",'
+    '"item":"005930"}],"trnm":"REAL"}',
+    '{"trnm":"REAL","data":[{"values":{"841":"1","9001":"001210","843":"D","20":"095654"},"type":"02","name":"조건검색",'
+    '"item":"001210"}]}',
+)
+CAPTURED_TRADE = (
+    '{"values":{"20":"145428","10":"-316500","11":"-17500","12":"-5.24","27":"-316500","28":"-316000","15":"+2",'
+    '"13":"20631648","14":"6647893","16":"+334500","17":"+339000","18":"-311500","25":"5","228":"77.98","290":"2",'
+    '"311":"18503472","9081":"KRX"},"type":"0B","name":"주식체결","item":"005930"}'
+)
+
+
+def shape(value: Any) -> Any:
+    """A value with every text and number replaced by its kind, and every list by its first element."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(item) for item in value[:1]]
+    return type(value)
+
+
+def test_every_captured_request_is_answered_in_the_captured_shape() -> None:
+    later = NOW + timedelta(hours=1)
+    exchange = world(later, start=NOW)
+    settle(exchange, later)
+    assert exchange.day.members["4"]
+    talk = Talk(exchange, login=False)
+    for request_, reply in CAPTURES:
+        answer = talk.say(request_)[0]
+        assert shape(answer) == shape(json.loads(reply)), request_
+        assert list(answer) == list(json.loads(reply))
+
+
+def test_every_captured_entry_is_pushed_in_the_captured_shape(market: Exchange) -> None:
+    talk = Talk(market)
+    for seq, capture in zip(("4", "1"), CAPTURED_REAL, strict=True):
+        talk.say(realtime(seq))
+        entry = json.loads(capture)["data"][0]
+        values = entry["values"]
+        action = "hit" if values["843"] == "I" else "exit"
+        hour, minute, second = (int(values["20"][n : n + 2]) for n in (0, 2, 4))
+        happened = Crossing(0, seq, entry["item"], action, hour * 3600 + minute * 60 + second, 1)
+        assert talk.told(happened) == [{"trnm": "REAL", "data": [entry]}]
+    talk.say(REG)
+    (frame,) = talk.told(trade())
+    captured = json.loads(CAPTURED_TRADE)
+    assert shape(frame["data"][0]) == shape(captured)
+    assert list(frame["data"][0]["values"]) == list(captured["values"])
 
 
 # --- prices
