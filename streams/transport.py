@@ -49,7 +49,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                     return
                 chunk = fetched[start : start + step]
                 message = self._to_message(tp, chunk[-1])
-                message.batch = chunk
+                if step > 1:
+                    message.batch = chunk
+                    message.value = b""  # Faust swallows a message without a value, and with it the batch
                 yield tp, message
 
     async def on_partitions_revoked(self, revoked: set[Any]) -> None:
