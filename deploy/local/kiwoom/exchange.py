@@ -158,7 +158,7 @@ class Exchange:
         today = self.trading_date(now)
         if today > self.day.date:
             happened = self._run(inf, limit)
-            if self._finished(inf):
+            if not happened:  # what happened yesterday is told while it is still that day
                 self._begin(today, now)
             return happened
         return self._run(self._second(now, self.day.date), limit) if today == self.day.date else []

@@ -4,8 +4,7 @@ All decisions are made elsewhere (`exchange`, `protocol`, `rest`); here are sock
 things reach the wire. Each connection has one bounded queue of frames to send: a client that does not read is cut off,
 as by a broker, and holds up nobody.
 
-Beside Kiwoom's own paths there is `/local/…`, for tests and for the curious: `truth`, `state`, `pause`, `resume`,
-`faults`.
+Beside Kiwoom's own paths there is `/local/…` (see `control`), for tests and for the curious.
 """
 
 from __future__ import annotations
@@ -18,19 +17,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs
 
 import msgspec
 import structlog
 import uvicorn
 
 from deploy.clock import Clock
-from streams.events import KST, HitstreamError
+from streams.events import HitstreamError
 
-from .conditions import CONDITIONS
-from .exchange import Exchange, Happening, Hours, Ledger, moment
-from .faults import MOMENTARY, NONE, STANDING, Faults, UnknownFault
-from .market import Crossing
+from . import control
+from .exchange import Exchange, Happening, Hours, Ledger
+from .faults import NONE, Faults, UnknownFault
 from .protocol import Close, LoggedIn, Output, Rules, Send, Session
 from .rest import Limits, Reply, Rest, Tokens
 
@@ -332,9 +329,11 @@ class _Server:
 
     def _control(self, method: str, name: str, query: str, body: bytes) -> Reply:
         actions: dict[tuple[str, str], Callable[[], Reply]] = {
-            ("GET", "truth"): lambda: self._truth({key: values[-1] for key, values in parse_qs(query).items()}),
-            ("GET", "state"): self._state,
-            ("GET", "faults"): self._list_faults,
+            ("GET", "truth"): lambda: control.truth(self._exchange.day, query),
+            ("GET", "state"): lambda: control.state(
+                self._exchange, self._clock, self._faults, [connection.session for connection in self._connections]
+            ),
+            ("GET", "faults"): lambda: control.faults(self._faults),
             ("POST", "faults"): lambda: self._switch_fault(body),
             ("POST", "pause"): lambda: self._pause(True),
             ("POST", "resume"): lambda: self._pause(False),
@@ -346,61 +345,6 @@ class _Server:
         self._step()
         return action()
 
-    def _truth(self, query: dict[str, str]) -> Reply:
-        """Every hit and exit of the day so far, and who is a member now. Takes `from` (index), `condition`, `limit`."""
-        day = self._exchange.day
-        names = {condition.seq: condition.name for condition in CONDITIONS}
-        wanted = query.get("condition")
-        try:
-            first, limit = int(query.get("from", "0")), int(query.get("limit", str(len(day.truth) + 1)))
-        except ValueError:
-            return Reply({"error": "from and limit are whole numbers."}, 400)
-        chosen = [
-            crossing
-            for crossing in day.truth[max(0, first) :]
-            if wanted is None or wanted in (crossing.seq, names[crossing.seq])
-        ][: max(0, limit)]
-
-        def told(crossing: Crossing) -> dict[str, Any]:
-            at = moment(day.date, crossing.at)
-            return {
-                "index": crossing.index,
-                "condition": names[crossing.seq],
-                "seq": crossing.seq,
-                "code": crossing.code,
-                "action": crossing.action,
-                "at": at.isoformat(),
-                "time": f"{at:%H%M%S}",
-                "price": crossing.price,
-            }
-
-        members = {
-            names[seq]: {code: moment(day.date, since).isoformat() for code, since in codes.items()}
-            for seq, codes in day.members.items()
-            if wanted is None or wanted in (seq, names[seq])
-        }
-        content = {"date": str(day.date), "total": len(day.truth), "events": [told(c) for c in chosen]}
-        return Reply({**content, "members": members})
-
-    def _state(self) -> Reply:
-        now = self._clock.now()
-        day = self._exchange.day
-        return Reply(
-            {
-                "market_time": now.astimezone(KST).isoformat(),
-                "speed": self._clock.speed,
-                "date": str(day.date),
-                "opened": moment(day.date, day.opened).isoformat(),
-                "open": self._exchange.is_open(now),
-                "paused": self._exchange.paused,
-                "events": len(day.truth),
-                "members": {condition.name: len(day.members[condition.seq]) for condition in CONDITIONS},
-                "conditions": [[condition.seq, condition.name] for condition in CONDITIONS],
-                "faults": self._faults.listed(),
-                "sessions": [connection.session.state() for connection in self._connections],
-            }
-        )
-
     def _pause(self, pause: bool) -> Reply:
         now = self._clock.now()
         (self._exchange.pause if pause else self._exchange.resume)(now)
@@ -408,33 +352,19 @@ class _Server:
         self._nudge.set()
         return Reply({"paused": self._exchange.paused})
 
-    def _list_faults(self) -> Reply:
-        return Reply({"standing": dict(STANDING), "momentary": dict(MOMENTARY), "in_force": self._faults.listed()})
-
     def _switch_fault(self, body: bytes) -> Reply:
-        """`{"name": …, "on": true, "seqs": […]}`, or `{"clear": true}` to switch all off."""
         try:
-            wanted = msgspec.json.decode(body, type=_FaultRequest)
-            if wanted.clear:
-                self._faults = NONE
-            elif wanted.name in MOMENTARY:
-                for connection in self._connections:
-                    connection.offer(connection.session.befall(wanted.name))
-            else:
-                self._faults = self._faults.switched(wanted.name, wanted.on, wanted.seqs)
-        except (msgspec.MsgspecError, UnknownFault) as error:
-            return Reply({"error": f"{error}"}, 400)
-        self._rest.faults = self._faults
-        for connection in self._connections:
-            connection.session.faults = self._faults
+            wanted = control.fault_wanted(body)
+        except UnknownFault as error:
+            return Reply({"error": str(error)}, 400)
+        if isinstance(wanted, str):
+            for connection in self._connections:
+                connection.offer(connection.session.befall(wanted))
+        else:
+            self._faults = self._rest.faults = wanted(self._faults)
+            for connection in self._connections:
+                connection.session.faults = self._faults
         return Reply({"in_force": self._faults.listed()})
-
-
-class _FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
-    name: str = ""
-    on: bool = True
-    seqs: tuple[str, ...] = ()
-    clear: bool = False
 
 
 class _Store:
