@@ -48,6 +48,7 @@ from streams.topics import DEAD_LETTERS, Topic
 log = structlog.get_logger(__name__)
 
 _START_SECONDS: Final = 15.0  # for Kafka's first answer
+_TOPIC_ATTEMPTS: Final = 12  # three seconds
 _JOIN_SECONDS: Final = 45.0
 _COMMIT_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 3.0
@@ -264,6 +265,9 @@ class _Sink:
             session_timeout_ms=10_000,
             heartbeat_interval_ms=3_000,
             request_timeout_ms=20_000,
+            retry_backoff_ms=400,
+            # Topics that come into being after the group has formed are noticed so late, at most.
+            metadata_max_age_ms=5_000,
         )
         consumer.subscribe([topic.name for topic in self.topics], listener=assignments)
         try:
@@ -282,13 +286,22 @@ class _Sink:
                 log.warning("left the consumer group without goodbye", group=self.group)
 
     async def _check_topics(self) -> None:
-        """Asked as a list, because asking for a topic by name may create it, with one partition."""
+        """Asked as a list, because asking for a topic by name may create it, with one partition.
+
+        A topic that was created a moment ago, or a broker that has just started, is given a moment to know it.
+        """
+        wanted = [topic.name for topic in (*self.topics, DEAD_LETTERS)]
         async with self._admin() as admin:
-            there = set(await admin.list_topics())
-        if missing := [topic.name for topic in (*self.topics, DEAD_LETTERS) if topic.name not in there]:
-            raise TopicsMissing(
-                f"Kafka at {self.bootstrap_servers} lacks {', '.join(missing)}; run `hitstream topics` to create them."
-            )
+            for attempt in range(_TOPIC_ATTEMPTS):
+                there = set(await admin.list_topics())
+                missing = [name for name in wanted if name not in there]
+                if not missing:
+                    return
+                if attempt + 1 < _TOPIC_ATTEMPTS:
+                    await asyncio.sleep(_FIRST_DELAY)
+        raise TopicsMissing(
+            f"Kafka at {self.bootstrap_servers} lacks {', '.join(missing)}; run `hitstream topics` to create them."
+        )
 
     @asynccontextmanager
     async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
@@ -393,9 +406,16 @@ class _Sink:
         return []
 
     def _watch(self, consumer: AIOKafkaConsumer) -> None:
-        """Tell an idle Kafka, which answers each fetch with nothing in it, from one that is away."""
-        answers = [at / 1000 for p in consumer.assignment() if (at := consumer.last_poll_timestamp(p)) is not None]
-        self.heard = max(self.heard, *answers, 0.0) if consumer.assignment() else time.time()
+        """Tell an idle Kafka, which answers each fetch with nothing in it, from one that is away.
+
+        A topic that is gone counts as silence, too: the group would go on without it, and say nothing.
+        """
+        partitions = consumer.assignment()
+        if all(consumer.partitions_for_topic(topic.name) for topic in self.topics):
+            if not partitions:  # a standby: others have them all
+                self.heard = time.time()
+            for partition in partitions:
+                self.heard = max(self.heard, (consumer.last_poll_timestamp(partition) or 0) / 1000)
         silence = time.time() - self.heard
         if silence > _DEAF_SECONDS:
             raise _Deaf("answered no fetch")

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from sinks import consumer as loop
 from sinks.consumer import Batch, KafkaUnavailable, Refused, Retryable, TopicsMissing, consume
@@ -111,6 +112,8 @@ class Feed:
             offsets = await admin.list_consumer_group_offsets(
                 self.group, partitions=[TopicPartition(self.topic.name, p) for p in range(self.topic.partitions)]
             )
+        except GroupCoordinatorNotAvailableError:  # a new broker, on which no group has been yet
+            return {}
         finally:
             await admin.close()
         return {p.partition: o.offset for p, o in offsets.items() if o.offset >= 0}
@@ -205,7 +208,9 @@ async def test_a_batch_ends_by_its_time(feed: Feed) -> None:
     assert store.batches == [1]
 
 
-async def test_a_store_that_is_down_is_waited_for_and_loses_nothing(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_is_down_is_waited_for_and_loses_nothing(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "_LONGEST_DELAY", 0.2)
     store = Store()
     async with feed.sink(store):

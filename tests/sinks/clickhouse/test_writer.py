@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from clickhouse_connect.driver.client import Client
 
 from sinks import consumer as loop
+from sinks.clickhouse import writer
 from sinks.clickhouse.connection import ClickHouseUnavailable, connect
 from sinks.clickhouse.migrate import migrate
-from sinks.clickhouse.writer import run
 from sinks.settings import ClickHouseSettings
 from streams.events import (
     KST,
@@ -47,6 +49,7 @@ from streams.topics import CONDITION_EVENTS, DEAD_LETTERS, RECOMMENDATIONS, STOC
 
 pytestmark = pytest.mark.kafka
 
+TOPICS = writer.TOPICS
 DAY = date(2026, 11, 23)
 NEXT_DAY = date(2026, 11, 24)
 NINE = datetime(2026, 11, 23, 9, tzinfo=KST)
@@ -121,17 +124,58 @@ async def until(condition: Callable[[], object], seconds: float = 60) -> None:
             await asyncio.sleep(0.05)
 
 
-async def publish(bootstrap: str, *records: tuple[Topic, Record | bytes]) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
-    await producer.start()
-    try:
-        for topic, record in records:
-            key = getattr(record, "code", None) or getattr(record, "condition", None) or "k"
-            value = record if isinstance(record, bytes) else encode(record)
-            await producer.send(topic.name, value, key=str(key).encode())
-        await producer.flush()
-    finally:
-        await producer.stop()
+class Log:
+    """The topics of one test: those of the product, or on a shared broker ones of its own that stand for them."""
+
+    def __init__(self, bootstrap: str, suffix: str = "") -> None:
+        self.bootstrap = bootstrap
+        self.topics = tuple(msgspec.structs.replace(topic, name=topic.name + suffix) for topic in TOPICS)
+
+    async def create(self) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            await admin.create_topics([NewTopic(topic.name, topic.partitions, 1) for topic in self.topics])
+        finally:
+            await admin.close()
+
+    async def publish(self, *records: tuple[Topic, Record | bytes]) -> None:
+        names = {real.name: own.name for real, own in zip(TOPICS, self.topics, strict=True)}
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, acks="all")
+        await producer.start()
+        try:
+            for topic, record in records:
+                key = getattr(record, "code", None) or getattr(record, "condition", None) or "k"
+                value = record if isinstance(record, bytes) else encode(record)
+                await producer.send(names[topic.name], value, key=str(key).encode())
+            await producer.flush()
+        finally:
+            await producer.stop()
+
+    async def dead_letters(self, count: int) -> list[DeadLetter]:
+        """The dead letters of these topics, as soon as there are so many."""
+        names = {topic.name for topic in self.topics}
+        consumer = AIOKafkaConsumer(DEAD_LETTERS.name, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        found: list[DeadLetter] = []
+        try:
+            async with asyncio.timeout(30):
+                while len(found) < count:
+                    for records in (await consumer.getmany(timeout_ms=200)).values():
+                        letters = (msgspec.json.decode(record.value, type=DeadLetter) for record in records)
+                        found += [letter for letter in letters if letter.topic in names]
+        finally:
+            await consumer.stop()
+        return found
+
+
+@pytest.fixture
+async def log(kafka: str, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """Topics of this test's own on the shared broker, from which the writer reads."""
+    log = Log(kafka, f"-{uuid.uuid4().hex[:8]}")
+    await log.create()
+    monkeypatch.setattr(writer, "TOPICS", log.topics)
+    return log
 
 
 def hits(numbers: Iterable[int], **options: Any) -> list[tuple[Topic, Record | bytes]]:
@@ -144,7 +188,7 @@ async def writing(settings: ClickHouseSettings, bootstrap: str) -> AsyncIterator
     said: list[str | None] = []
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(
-            run(settings=settings, bootstrap_servers=bootstrap, now=lambda: NOW, ready=said.append)
+            writer.run(settings=settings, bootstrap_servers=bootstrap, now=lambda: NOW, ready=said.append)
         )
         try:
             yield said
@@ -165,23 +209,7 @@ def ids(client: Client, table: str = "condition_events") -> list[str]:
     return sorted(row[0] for row in client.query(f"SELECT id FROM {table} FINAL").result_rows)
 
 
-async def dead_letters(bootstrap: str, count: int) -> list[DeadLetter]:
-    consumer = AIOKafkaConsumer(DEAD_LETTERS.name, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    found: list[DeadLetter] = []
-    try:
-        async with asyncio.timeout(20):
-            while len(found) < count:
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    found += [msgspec.json.decode(record.value, type=DeadLetter) for record in records]
-    finally:
-        await consumer.stop()
-    return found
-
-
-async def test_every_record_is_stored_with_its_values(
-    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
-) -> None:
+async def test_every_record_is_stored_with_its_values(settings: ClickHouseSettings, tables: Client, log: Log) -> None:
     search = SearchResult(
         id="search",
         account="main",
@@ -192,8 +220,7 @@ async def test_every_record_is_stored_with_its_values(
         received_at=NOW,
         session="s1",
     )
-    await publish(
-        fresh_kafka,
+    await log.publish(
         (CONDITION_EVENTS, hit(1)),
         (
             CONDITION_EVENTS,
@@ -256,7 +283,7 @@ async def test_every_record_is_stored_with_its_values(
         "recommendations": 1,
         "stocks": 1,
     }
-    async with writing(settings, fresh_kafka):
+    async with writing(settings, log.bootstrap):
         await until(lambda: {table: tables.command(f"SELECT count() FROM {table}") for table in counts} == counts)
     event = tables.query(
         "SELECT date, condition, code, at, received_at, _topic FROM condition_events FINAL"
@@ -264,7 +291,7 @@ async def test_every_record_is_stored_with_its_values(
     assert event[:3] == (DAY, "신고가 돌파", "000001")
     assert event[3] == hit(1).at
     assert event[4].replace(tzinfo=UTC) == hit(1).received_at
-    assert event[5] == "hitstream.condition-events"
+    assert event[5] == log.topics[0].name
     assert tables.query("SELECT codes, members FROM condition_snapshots").result_rows == [(["005930", "0004V0"], 2)]
     assert tables.query("SELECT code, price, change_rate, volume FROM search_results ORDER BY code").result_rows == [
         ("0004V0", None, None, None),
@@ -283,14 +310,14 @@ async def test_every_record_is_stored_with_its_values(
 
 
 async def test_what_is_read_anew_or_sent_twice_is_one_row(
-    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+    settings: ClickHouseSettings, tables: Client, log: Log
 ) -> None:
     """Two producers say the same hit over two sessions; a second group reads the topics from the beginning."""
-    await publish(fresh_kafka, *hits(range(50)), *hits(range(50), session="s2"), (TRANSITIONS, transition("005930")))
+    await log.publish(*hits(range(50)), *hits(range(50), session="s2"), (TRANSITIONS, transition("005930")))
     for group in ("first", "second"):
         again = settings.model_copy(update={"group": f"{settings.group}-{group}"})
         before = int(tables.command("SELECT count() FROM transitions"))
-        async with writing(again, fresh_kafka):
+        async with writing(again, log.bootstrap):
             await until(lambda before=before: tables.command("SELECT count() FROM transitions") == before + 1)
             await until(lambda: len(ids(tables)) == 50)
     assert ids(tables) == sorted(hit(number).id for number in range(50))
@@ -298,12 +325,12 @@ async def test_what_is_read_anew_or_sent_twice_is_one_row(
 
 
 async def test_a_stock_is_what_was_received_last_also_when_read_anew(
-    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+    settings: ClickHouseSettings, tables: Client, log: Log
 ) -> None:
     old = Stock(code="005930", name="old", market="KOSPI", received_at=NOW)
     new = Stock(code="005930", name="new", market="KOSPI", received_at=NOW + timedelta(days=1))
-    await publish(fresh_kafka, (STOCKS, new), (STOCKS, old), (STOCKS, old))
-    async with writing(settings, fresh_kafka):
+    await log.publish((STOCKS, new), (STOCKS, old), (STOCKS, old))
+    async with writing(settings, log.bootstrap):
         await until(lambda: tables.command("SELECT uniqExact(_offset) FROM stocks") >= 1)
         await until(lambda: tables.query("SELECT name FROM stocks FINAL").result_rows == [("new",)])
 
@@ -311,6 +338,7 @@ async def test_a_stock_is_what_was_received_last_also_when_read_anew(
 async def test_a_writer_that_is_killed_again_and_again_misses_nothing(
     settings: ClickHouseSettings, tables: Client, fresh_kafka: str
 ) -> None:
+    log = Log(fresh_kafka)
     program = (
         "import asyncio, sys\n"
         "from datetime import UTC, datetime\n"
@@ -329,7 +357,7 @@ async def test_a_writer_that_is_killed_again_and_again_misses_nothing(
     for _ in range(3):
         with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220
             stored = int(tables.command("SELECT count() FROM condition_events"))
-            await publish(fresh_kafka, *hits(range(total, total + 1500)))
+            await log.publish(*hits(range(total, total + 1500)))
             total += 1500
             goal = stored + seed.randrange(1, 1000)
             await until(lambda goal=goal: int(tables.command("SELECT count() FROM condition_events")) >= goal)
@@ -340,15 +368,15 @@ async def test_a_writer_that_is_killed_again_and_again_misses_nothing(
 
 
 async def test_clickhouse_away_is_said_waited_out_and_costs_nothing(
-    own_server: Any, fresh_kafka: str, monkeypatch: pytest.MonkeyPatch
+    own_server: Any, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "_LONGEST_DELAY", 0.3)
     settings = own_server.settings(batch_rows=100)
-    async with writing(settings, fresh_kafka) as said:
+    async with writing(settings, log.bootstrap) as said:
         await until(lambda: said and said[-1] is None)
-        await publish(fresh_kafka, *hits(range(250)))
+        await log.publish(*hits(range(250)))
         await asyncio.to_thread(own_server.kill)
-        await publish(fresh_kafka, *hits(range(250, 500)))
+        await log.publish(*hits(range(250, 500)))
         await until(lambda: said[-1] is not None)
         assert f"127.0.0.1:{own_server.port}" in str(said[-1])
         assert "can't take rows now" in str(said[-1])
@@ -364,34 +392,34 @@ async def test_the_broker_s_data_deleted_between_two_runs(
     settings: ClickHouseSettings, tables: Client, broker: Any
 ) -> None:
     """Rows that ClickHouse had stay, and records at offsets that were taken before are stored, not taken for old."""
-    await publish(broker.address, *hits(range(60)))
+    log = Log(broker.address)
+    await log.publish(*hits(range(60)))
     async with writing(settings, broker.address):
         await until(lambda: len(ids(tables)) == 60)
     await asyncio.to_thread(broker.wipe)
     await asyncio.to_thread(broker.start)
-    await publish(broker.address, *hits(range(40, 100)))
+    await log.publish(*hits(range(40, 100)))
     async with writing(settings, broker.address):
         await until(lambda: len(ids(tables)) == 100)
     assert ids(tables) == sorted(hit(number).id for number in range(100))
 
 
 async def test_rows_that_can_never_be_stored_go_to_dead_letters_and_the_others_are_stored(
-    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+    settings: ClickHouseSettings, tables: Client, log: Log
 ) -> None:
     """Refused by the reader, by us, and by the client that packs the block: each alone among others."""
     early = msgspec.structs.replace(hit(300), id="early", at=datetime(1960, 1, 1, tzinfo=KST))
     huge = msgspec.structs.replace(hit(301), id="huge", frame=2**70)
-    await publish(
-        fresh_kafka,
+    await log.publish(
         *hits(range(60)),
         (CONDITION_EVENTS, b"no record"),
         (CONDITION_EVENTS, early),
         (CONDITION_EVENTS, huge),
         *hits(range(60, 120)),
     )
-    async with writing(settings, fresh_kafka) as said:
+    async with writing(settings, log.bootstrap) as said:
         await until(lambda: len(ids(tables)) == 120)
-        letters = await dead_letters(fresh_kafka, 3)
+        letters = await log.dead_letters(3)
         await until(lambda: said[-1] is None)
     assert ids(tables) == sorted(hit(number).id for number in range(120))
     values = {letter.value for letter in letters}
@@ -401,31 +429,29 @@ async def test_rows_that_can_never_be_stored_go_to_dead_letters_and_the_others_a
 
 
 async def test_a_table_that_is_missing_holds_the_batch_back_and_condemns_no_record(
-    settings: ClickHouseSettings, tables: Client, fresh_kafka: str, monkeypatch: pytest.MonkeyPatch
+    settings: ClickHouseSettings, tables: Client, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "_LONGEST_DELAY", 0.2)
-    async with writing(settings, fresh_kafka) as said:
+    async with writing(settings, log.bootstrap) as said:
         await until(lambda: said and said[-1] is None)
         create = str(tables.command("SHOW CREATE TABLE condition_events")).replace("\\n", "\n").replace("\\'", "'")
         tables.command("DROP TABLE condition_events SYNC")
-        await publish(fresh_kafka, *hits(range(20)), (TRANSITIONS, transition("005930")))
+        await log.publish(*hits(range(20)), (TRANSITIONS, transition("005930")))
         await until(lambda: said[-1] is not None)
         tables.command(create)
         await until(lambda: len(ids(tables)) == 20 and len(ids(tables, "transitions")) == 1)
 
 
-async def test_a_batch_that_spans_many_months_is_stored(
-    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
-) -> None:
+async def test_a_batch_that_spans_many_months_is_stored(settings: ClickHouseSettings, tables: Client, log: Log) -> None:
     """ClickHouse refuses an insert into more than 100 partitions with the code of `too many parts`."""
     days = [date(2010 + month // 12, month % 12 + 1, 5) for month in range(130)]
-    await publish(fresh_kafka, *((CONDITION_EVENTS, hit(0, day=day)) for day in days))
-    async with writing(settings, fresh_kafka):
+    await log.publish(*((CONDITION_EVENTS, hit(0, day=day)) for day in days))
+    async with writing(settings, log.bootstrap):
         await until(lambda: len(ids(tables)) == 130)
 
 
 async def test_rec_stocks_has_one_row_per_date_algorithm_and_stock(
-    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
+    settings: ClickHouseSettings, tables: Client, log: Log
 ) -> None:
     since = NINE
     named = Reason(kind="condition", condition="신고가 돌파", algorithm_id="A1", since=since, score=1.0)
@@ -444,8 +470,7 @@ async def test_rec_stocks_has_one_row_per_date_algorithm_and_stock(
         change_rate=2.5,
         search_id="s",
     )
-    await publish(
-        fresh_kafka,
+    await log.publish(
         (STOCKS, Stock(code="000001", name="하나", market="KOSPI", received_at=NOW)),
         (STOCKS, Stock(code="000003", name="셋", market="KOSDAQ", received_at=NOW)),
         (RECOMMENDATIONS, recommendation("000001", 1, reasons=(named,))),
@@ -470,17 +495,17 @@ async def test_rec_stocks_has_one_row_per_date_algorithm_and_stock(
         "SELECT stock_name, stock_code, recommendation_date, algorithm_id, closing_price, change_rate, is_final "
         "FROM rec_stocks ORDER BY recommendation_date, stock_code, algorithm_id"
     )
-    async with writing(settings, fresh_kafka):
+    async with writing(settings, log.bootstrap):
         await until(lambda: int(tables.command("SELECT count() FROM rec_stocks")) == len(expected))
         await until(lambda: tables.query(query).result_rows == expected)
         ended = msgspec.structs.replace(transition("000009", day=NEXT_DAY, origin="day-end"), kind="exited")
-        await publish(fresh_kafka, (TRANSITIONS, ended))
+        await log.publish((TRANSITIONS, ended))
         await until(lambda: tables.query(query).result_rows[-1][-1] == 1)
 
 
-async def test_no_clickhouse_at_the_start_is_one_sentence(fresh_kafka: str) -> None:
+async def test_no_clickhouse_at_the_start_is_one_sentence(log: Log) -> None:
     settings = ClickHouseSettings.model_validate({"dsn": "clickhouse://127.0.0.1:1/x"})
     with pytest.raises(ExceptionGroup) as raised:
-        async with writing(settings, fresh_kafka):
+        async with writing(settings, log.bootstrap):
             await asyncio.Event().wait()
     assert raised.group_contains(ClickHouseUnavailable, match=r"127\.0\.0\.1:1/x can't be reached")
