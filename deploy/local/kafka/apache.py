@@ -310,7 +310,7 @@ async def _format(kafka: Kafka, folder: Path) -> None:
 
 
 def new_cluster_id() -> str:
-    """A random cluster id as Kafka writes it. Like Kafka's own, it never begins with a dash: that reads as an option."""
+    """A random cluster id as Kafka writes it: never with a dash at its beginning, which would read as an option."""
     while (name := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return name

@@ -5,7 +5,7 @@
   by any connection, to a partition that the fetch names – or the wait is over, and then asks again.
 - *Members that die.* noida-db waits for ever for a group's member that was killed. The front makes it leave.
 - *Its own address* in place of the broker's, Fetch versions that it can read, and the right words during a rebalance
-  (`wire.rebalancing`, `wire.assigned`).
+  (`wire.rebalancing`, `assigned`, `outdated`).
 
 Everything else passes as it is. One request of a connection is answered before the next is passed on, as Kafka itself
 does, so answers keep the order of requests. What is read ahead is bounded by two frames.
@@ -240,7 +240,11 @@ class _Connection:
         loop, groups = asyncio.get_running_loop(), self._front.groups
         with groups.asking(call, loop.time()):
             reply = await self._ask(frame, head.key)
-        groups.answered(call, wire.joined(reply, head.version) if head.key == wire.JOIN_GROUP else "", loop.time())
+        groups.answered(call, loop.time())
+        if head.key == wire.JOIN_GROUP and (admitted := wire.joined(reply, head.version)):
+            groups.joined(call, *admitted, loop.time())
+        if head.key == wire.HEARTBEAT and groups.outdated(call):
+            return wire.outdated(reply, head.version)
         return self._front.outward(reply, head)
 
     async def _ask(self, frame: bytes, key: int) -> bytes:

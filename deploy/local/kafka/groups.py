@@ -35,6 +35,7 @@ class Groups:
 
     def __init__(self) -> None:
         self._members: dict[tuple[str, str], Member] = {}
+        self._generations: dict[str, int] = {}
 
     @contextlib.contextmanager
     def asking(self, call: wire.GroupCall, now: float) -> Iterator[None]:
@@ -54,18 +55,29 @@ class Groups:
             member.waiting -= 1
             member.joining = False
 
-    def answered(self, call: wire.GroupCall, member: str, now: float) -> None:
-        """The broker has answered; `member` is who it says has joined, empty for other requests."""
-        if member and (call.group, member) not in self._members:
-            self._join(call, member, now)
-        if known := self._members.get((call.group, member or call.member)):
+    def answered(self, call: wire.GroupCall, now: float) -> None:
+        """The broker has answered a member's request."""
+        if known := self._members.get((call.group, call.member)):
             known.heard = now
         for leaver in call.leaving:
             self.left(call.group, leaver)
 
+    def joined(self, call: wire.GroupCall, member: str, generation: int, now: float) -> None:
+        """The broker has admitted a member to a generation of its group."""
+        if (call.group, member) not in self._members:
+            self._join(call, member, now)
+        self._members[call.group, member].heard = now
+        self._generations[call.group] = generation
+
+    def outdated(self, call: wire.GroupCall) -> bool:
+        """Whether a member speaks of another generation than the one that was joined last."""
+        return call.generation >= 0 and self._generations.get(call.group, call.generation) != call.generation
+
     def left(self, group: str, member: str) -> None:
         """A member is gone."""
         self._members.pop((group, member), None)
+        if not any(of == group for of, _ in self._members):
+            self._generations.pop(group, None)
 
     def overdue(self, now: float) -> list[tuple[str, str]]:
         """Group and name of each member that the others need not wait for any longer."""

@@ -93,6 +93,7 @@ class GroupCall(msgspec.Struct, frozen=True):
     leaving: tuple[str, ...] = ()
     session: float = 0.0
     rebalance: float = 0.0
+    generation: int = -1
 
 
 class _Cursor:
@@ -266,23 +267,23 @@ def group_call(frame: bytes, head: Header) -> GroupCall:
         return GroupCall(head.key, group, "", (cursor.string(),))
     if head.key == OFFSET_COMMIT and head.version == 0:
         return GroupCall(head.key, group)
-    cursor.skip(4)  # generation
-    return GroupCall(head.key, group, cursor.string())
+    generation = cursor.int32()
+    return GroupCall(head.key, group, cursor.string(), generation=generation)
 
 
-def joined(frame: bytes, version: int) -> str:
-    """The member that a JoinGroup response up to version 8 has admitted, empty if it has not."""
+def joined(frame: bytes, version: int) -> tuple[str, int] | None:
+    """The member that a JoinGroup response up to version 8 admits, and the generation; None if it admits nobody."""
     cursor = _Cursor(frame, 4, version >= _FLEXIBLE_FROM[JOIN_GROUP])
     cursor.tags()
     cursor.skip(4 if version >= 2 else 0)  # throttle time
     if cursor.int16():
-        return ""
-    cursor.skip(4)  # generation
+        return None
+    generation = cursor.int32()
     if version >= 7:
         cursor.string()  # protocol type
     cursor.string()  # protocol
     cursor.string()  # leader
-    return cursor.string()
+    return cursor.string(), generation
 
 
 def leave_request(correlation: int, group: str, member: str) -> bytes:
@@ -344,6 +345,21 @@ def assigned(frame: bytes, version: int) -> bytes:
         cursor.string()  # protocol type
         cursor.string()  # protocol
     if error or cursor.length():
+        return frame
+    return frame[:at] + _INT16.pack(_REBALANCE_IN_PROGRESS) + frame[at + 2 :]
+
+
+def outdated(frame: bytes, version: int) -> bytes:
+    """A Heartbeat response without an error that says instead that the group is being rebalanced.
+
+    When rebalances overlap, noida-db goes on taking heartbeats of a generation that is over, and its member goes on
+    with partitions that others were given.
+    """
+    cursor = _Cursor(frame, 4, version >= _FLEXIBLE_FROM[HEARTBEAT])
+    cursor.tags()
+    cursor.skip(4 if version >= 1 else 0)  # throttle time
+    at = cursor.at
+    if cursor.int16():
         return frame
     return frame[:at] + _INT16.pack(_REBALANCE_IN_PROGRESS) + frame[at + 2 :]
 

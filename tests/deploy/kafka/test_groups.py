@@ -17,7 +17,9 @@ def call(key: int, member: str = "a", leaving: tuple[str, ...] = ()) -> wire.Gro
 def pass_(groups: Groups, made: wire.GroupCall, at: float, admitted: str = "") -> None:
     with groups.asking(made, at):
         pass
-    groups.answered(made, admitted, at)
+    groups.answered(made, at)
+    if admitted:
+        groups.joined(made, admitted, 1, at)
 
 
 @pytest.fixture
@@ -70,6 +72,20 @@ def test_a_first_join_is_known_by_the_name_the_broker_gave(groups: Groups) -> No
     pass_(groups, call(wire.JOIN_GROUP, ""), 5, admitted="b")
     pass_(groups, call(wire.HEARTBEAT, "a"), 12)
     assert groups.overdue(16) == [("g", "b")]
+
+
+def test_a_generation_is_outdated_once_another_was_joined(groups: Groups) -> None:
+    def heartbeat(generation: int) -> wire.GroupCall:
+        return wire.GroupCall(wire.HEARTBEAT, "g", "a", generation=generation)
+
+    assert not groups.outdated(heartbeat(1))
+    groups.joined(call(wire.JOIN_GROUP, "b"), "b", 2, 1)
+    assert groups.outdated(heartbeat(1))
+    assert not groups.outdated(heartbeat(2))
+    assert not groups.outdated(wire.GroupCall(wire.HEARTBEAT, "another", "a", generation=7))
+    for member in ("a", "b"):
+        groups.left("g", member)
+    assert not groups.outdated(heartbeat(1))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 9)), max_size=30))
