@@ -25,7 +25,6 @@ import faust
 import structlog
 from aiokafka import AIOKafkaClient
 from aiokafka.errors import KafkaError
-from faust.types import TP
 from prometheus_client import Counter, Gauge, Histogram
 
 from . import topics
@@ -274,20 +273,19 @@ class Worker:
         async def agent(stream: Any) -> None:
             consumer = self._app.consumer
             async for event in stream.events():
-                batch, tp = event.message.batch, TP(event.message.topic, event.message.partition)
+                tp = event.message.tp
                 async with turn:
-                    if event.message.generation_id != self._app.consumer_generation_id:
-                        continue  # from before a rebalance: not done, so it is read again, here or elsewhere
-                    if batch[0].offset > consumer.done.get(tp, batch[0].offset):
-                        log.warning("records are missing from the log", topic=tp.topic, offset=batch[0].offset)
                     try:
+                        batch = await consumer.next_of(event.message)
+                        if not batch:
+                            continue
                         await process(tp, batch)
                     except Exception as error:
                         self._fail(error)
                         # Faust would acknowledge the batch and go on behind it.
                         await asyncio.Event().wait()
                     RECORDS_IN.labels(tp.topic).inc(len(batch))
-                    consumer.done[tp] = batch[-1].offset + 1
+                    consumer.finish(tp, batch)
 
         self._app.agent(topic, name=source.name)(agent)
 

@@ -1,44 +1,112 @@
 """The batch lane: how records reach the Faust app, and what may be committed.
 
-Faust's own transport builds four tasks for every record and commits what was *acknowledged* – and it acknowledges a
-record whose agent raised, one that was dropped from a queue during a rebalance, and, where offsets have gaps, ones
-that nobody has seen. Here an agent gets one message for each batch fetched from a partition (`message.batch`), and only
-what the app itself declared done (`Consumer.done`) is ever committed. Faust keeps what it is good at: the group, the
-assignment, and recovering tables from their changelogs.
+Faust's own transport builds four tasks for every record, and commits what was *acknowledged*: also a record whose agent
+raised, one that was dropped from a queue during a rebalance, one that stands in a gap of offsets. And it loses records
+where a partition has no committed offset yet: what was fetched and dropped while it got ready is not read again.
+So here
 
-Written against faust-streaming 0.15.3; the tests of `streams.app` kill workers to prove it.
+- an agent gets one message for each batch fetched from a partition (`message.batch`);
+- only what the app declared done (`Consumer.done`) is ever committed;
+- `Consumer.expected` says where the next batch of a partition must begin; where one begins later, the partition is
+  read again from there, and what was done already is left out.
+
+Faust keeps what it is good at: the group, the assignment, and recovering tables from their changelogs. Written against
+faust-streaming 0.15.3; the tests of `streams.app` kill workers to prove it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import structlog
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+log = structlog.get_logger(__name__)
 
 #: Records in one batch, at most: what is decided, sent, written and committed together.
 MAX_BATCH: Final = 500
 
 
+#: How often a hole is read again before it is taken for one in the log.
+_REREADS: Final = 5
+
+
+class _NothingRead(dict[Any, Any]):
+    """Faust drops what lies before the last offset that it passed on. Here `Consumer.expected` decides instead."""
+
+    def __getitem__(self, tp: Any) -> None:
+        return None
+
+
 class Consumer(driver.Consumer):  # type: ignore[misc]
-    """Hands out batches and commits what is done."""
+    """Hands out batches, without a hole, and commits what is done."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         #: The offset after the last record of each partition whose outputs and state Kafka has acknowledged.
         self.done: dict[Any, int] = {}
+        #: Where the next batch of each partition must begin.
+        self.expected: dict[Any, int] = {}
+        self._read_offset = _NothingRead()
+        self._seeks: Counter[Any] = Counter()
+        self._holes: Counter[tuple[Any, int]] = Counter()
+
+    def finish(self, tp: Any, batch: Sequence[Any]) -> None:
+        """Declare a batch done."""
+        self.done[tp] = self.expected[tp] = batch[-1].offset + 1
+
+    async def next_of(self, message: Any) -> Sequence[Any]:
+        """The records of a batch that are next in their partition: none where it is stale, or where others are missing.
+
+        What is missing is read again. A hole that stays is one in the log (retention, transactions): it is said and
+        passed over.
+        """
+        tp, batch = message.tp, message.batch
+        if message.generation_id != self.app.consumer_generation_id or message.seeks != self._seeks[tp]:
+            return ()
+        first, expected = batch[0].offset, self.expected.get(tp, batch[0].offset)
+        if first > expected:
+            place = {"topic": tp.topic, "partition": tp.partition, "offset": expected}
+            self._holes[tp, expected] += 1
+            if self._holes[tp, expected] <= _REREADS:
+                log.info("records were skipped, reading again", **place)
+                await self._thread.seek_wait({tp: expected})
+                self._seeks[tp] += 1
+                return ()
+            log.warning("records are missing from the log", until=first, **place)
+        elif first < expected:
+            if (await self.highwaters(tp))[tp] >= expected:
+                return [record for record in batch if record.offset >= expected]
+            log.warning("the log was cut, reading what there is", topic=tp.topic, partition=tp.partition, offset=first)
+        return batch  # type: ignore[no-any-return]
+
+    async def perform_seek(self) -> None:
+        """Go to the committed offset of each partition – where there is none, to the log's beginning."""
+        committed = {
+            TP(tp.topic, tp.partition): (tp, offset)
+            for tp, offset in (await self.seek_to_committed()).items()
+            if not self._is_changelog_tp(tp)
+        }
+        fresh = [aiokafka_tp for aiokafka_tp, offset in committed.values() if not offset]
+        if fresh:
+            await self._thread.seek_to_beginning(*fresh)
+        beginnings = await self.earliest_offsets(*fresh) if fresh else {}
+        for tp, (aiokafka_tp, offset) in committed.items():
+            if offset:
+                self._committed_offset[tp] = offset
+            self.expected[tp] = offset or beginnings[aiokafka_tp]
+            self._seeks[tp] += 1
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:  # noqa: ASYNC109 – Faust's signature
         """One message for each batch of a partition; changelogs record by record, as table recovery reads them."""
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
-        if records is None or self.should_stop:
-            return
-        if not self.flow_active:
-            # A rebalance began while we fetched: what was fetched is fetched again after it.
-            await self.perform_seek()
-            return
+        seeks = self._seeks.copy()
+        if records is None or self.should_stop or not self.flow_active:
+            return  # what was fetched while a rebalance began is read again after it
         for aiokafka_tp, fetched in records.items():
             tp = TP(aiokafka_tp.topic, aiokafka_tp.partition)
             if active is not None and tp not in active and tp not in self._buffered_partitions:
@@ -51,6 +119,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 message = self._to_message(tp, chunk[-1])
                 if step > 1:
                     message.batch = chunk
+                    message.seeks = seeks[tp]
                     message.value = b""  # Faust swallows a message without a value, and with it the batch
                 yield tp, message
 
@@ -58,6 +127,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self.done.pop(tp, None)
+            self.expected.pop(tp, None)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterable[Any]:
         return [tp for tp in self.done if topics is None or tp in topics or tp.topic in topics]

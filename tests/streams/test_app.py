@@ -245,7 +245,7 @@ async def test_killed_workers_come_to_what_the_rules_say(fresh_kafka: str) -> No
         await eventually(lambda: caught_up(fresh_kafka))
         assert workers[-1].end(signal.SIGTERM) == 0
         workers.append(WorkerProcess(fresh_kafka, Market(START + timedelta(days=2))))
-        await eventually(lambda: all_closed(fresh_kafka))
+        await eventually(lambda: day_ended(fresh_kafka))
         await eventually(lambda: caught_up(fresh_kafka))
         assert workers[-1].end(signal.SIGTERM) == 0
     finally:
@@ -264,7 +264,7 @@ async def test_killed_workers_come_to_what_the_rules_say(fresh_kafka: str) -> No
     policy = Policy.of(CONDITIONS, RECOMMEND)
     expected = replayed(transitions, [StandingLane(n, [], 0, policy) for n in range(4)])
     assert by_id(decoded(recommendations, "recommendation")) == by_id(expected)
-    assert {"threshold", "command", "reason", "score", "expired", "day-end"} <= {r["cause"] for r in expected}
+    assert {"threshold", "command", "reason", "score", "expired"} <= {r["cause"] for r in expected}
 
     poison = {identity("dead-letter", r.topic, r.partition, r.offset) for p in events for r in p if r.value in POISON}
     assert {r["id"] for r in decoded(letters, "dead-letter")} == poison
@@ -281,10 +281,13 @@ def replayed(partitions: Sequence[Sequence[Any]], lanes: Sequence[Any]) -> list[
     return [json.loads(encode(output.record)) for output in outputs]
 
 
-async def all_closed(kafka: str) -> bool:
-    """Whether the last revision of every recommendation closed it."""
+async def day_ended(kafka: str) -> bool:
+    """Whether no stock is in a condition and no recommendation open any more."""
+    transitions = decoded(await read(kafka, topics.TRANSITIONS), "transition")
     revisions = decoded(await read(kafka, topics.RECOMMENDATIONS), "recommendation")
-    return all(last["state"] == "closed" for last in {r["recommendation_id"]: r for r in revisions}.values())
+    inside = {(t["condition"], t["code"]): t["kind"] for t in transitions}
+    state = {r["recommendation_id"]: r["state"] for r in revisions}
+    return set(inside.values()) == {"exited"} and set(state.values()) == {"closed"}
 
 
 @asynccontextmanager
