@@ -224,17 +224,11 @@ class _Connection:
         return produced.is_set() and not self._client_done.is_set()
 
     async def _produce(self, frame: bytes, head: wire.Header, produce: wire.Produce) -> bytes | None:
-        if produce.acks:
-            reply: bytes | None = await self._ask(frame, wire.PRODUCE)
-        else:
-            # Nothing answers it. The broker takes a connection's requests in order: an answer to the next one shows
-            # that this one is written.
-            self._front.passed_on[wire.PRODUCE] += 1
-            await _write_frame(self._broker_writer, frame)
-            await self._ask(wire.api_versions_request(head.correlation), wire.API_VERSIONS)
-            reply = None
+        # What nobody acknowledges is written some time later: have it acknowledged, and keep the answer to ourselves.
+        asked = frame if produce.acks else wire.acknowledged(frame, produce)
+        reply = await self._ask(asked, wire.PRODUCE)
         self._front.produced(produce.partitions)
-        return reply
+        return reply if produce.acks else None
 
     async def _group_call(self, frame: bytes, head: wire.Header, call: wire.GroupCall) -> bytes:
         loop, groups = asyncio.get_running_loop(), self._front.groups

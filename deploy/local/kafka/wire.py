@@ -78,9 +78,10 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class Produce(msgspec.Struct, frozen=True):
-    """Where a Produce request writes; with `acks` 0 nothing answers it."""
+    """Where a Produce request writes; with `acks` 0 nothing answers it. `acks_at` is where that stands."""
 
     acks: int
+    acks_at: int
     partitions: tuple[tuple[str, int], ...]
 
 
@@ -195,6 +196,11 @@ def fetch(frame: bytes, head: Header) -> Fetch:
     return Fetch(max_wait / 1000, min_bytes, tuple(partitions))
 
 
+def acknowledged(frame: bytes, produce: Produce) -> bytes:
+    """A Produce request as it was, but that the leader is to acknowledge it."""
+    return frame[: produce.acks_at] + _INT16.pack(1) + frame[produce.acks_at + 2 :]
+
+
 def answers_nothing(frame: bytes, version: int) -> bool:
     """Whether a Fetch response up to version 12 has neither records nor an error."""
     if version > FETCH_MAX:
@@ -233,6 +239,7 @@ def produce(frame: bytes, head: Header) -> Produce:
     cursor = _Cursor(frame, head.body, head.flexible)
     if head.version >= 3:
         cursor.string()  # transactional id
+    acks_at = cursor.at
     acks = cursor.int16()
     cursor.skip(4)  # time-out
     partitions = []
@@ -243,7 +250,7 @@ def produce(frame: bytes, head: Header) -> Produce:
             cursor.skip(cursor.length())
             cursor.tags()
         cursor.tags()
-    return Produce(acks, tuple(partitions))
+    return Produce(acks, acks_at, tuple(partitions))
 
 
 def group_call(frame: bytes, head: Header) -> GroupCall:
@@ -377,11 +384,6 @@ def readdressed(frame: bytes, head: Header, inner: tuple[str, int], outer: tuple
         return size + text + _INT32.pack(port)
 
     return frame.replace(address(*inner), address(*outer))
-
-
-def api_versions_request(correlation: int) -> bytes:
-    """An ApiVersions request: what every broker answers in every state."""
-    return struct.pack(">hhih", API_VERSIONS, 0, correlation, -1)
 
 
 def brokers_request(correlation: int) -> bytes:

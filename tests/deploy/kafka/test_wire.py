@@ -128,8 +128,11 @@ def test_a_produce_says_where_it_writes_and_who_acknowledges(
     for partition, batch in enumerate(batches):
         body += struct.pack(">i", partition) + e.size(len(batch)) + batch + e.tags()
     frame = request(wire.PRODUCE, version, e.flexible, body + e.tags() + e.tags(), client=None)
-    expected = wire.Produce(acks, tuple((topic, partition) for partition in range(len(batches))))
-    assert wire.produce(frame, wire.header(frame)) == expected
+    read = wire.produce(frame, wire.header(frame))
+    assert (read.acks, read.partitions) == (acks, tuple((topic, partition) for partition in range(len(batches))))
+    asked = wire.acknowledged(frame, read)
+    assert wire.produce(asked, wire.header(asked)) == wire.Produce(1, read.acks_at, read.partitions)
+    assert len(asked) == len(frame)
 
 
 # --- responses --------------------------------------------------------------------------------------------------------
