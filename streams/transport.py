@@ -67,14 +67,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         tp, batch = message.tp, message.batch
         if message.generation_id != self.app.consumer_generation_id or message.seeks != self._seeks[tp]:
             return ()
-        first, expected = batch[0].offset, self.expected.get(tp, batch[0].offset)
+        first, expected = batch[0].offset, self.expected.get(tp)
+        if expected is None:
+            return ()  # fetched before we went to where this partition goes on
         if first > expected:
             place = {"topic": tp.topic, "partition": tp.partition, "offset": expected}
             self._holes[tp, expected] += 1
             if self._holes[tp, expected] <= _REREADS:
                 log.info("records were skipped, reading again", **place)
-                await self._thread.seek_wait({tp: expected})
                 self._seeks[tp] += 1
+                await self._thread.seek_wait({tp: expected})
                 return ()
             log.warning("records are missing from the log", until=first, **place)
         elif first < expected:
@@ -85,6 +87,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def perform_seek(self) -> None:
         """Go to the committed offset of each partition – where there is none, to the log's beginning."""
+        self.expected.clear()
         committed = {
             TP(tp.topic, tp.partition): (tp, offset)
             for tp, offset in (await self.seek_to_committed()).items()
