@@ -54,7 +54,7 @@ format: .venv/.installed
 	@$(BIN)/ruff format .
 
 bench: setup
-	@$(BIN)/python -m pytest tests/benchmarks --override-ini python_files='bench_*.py' -s --timeout=0 $(ARGS)
+	@$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' -s --timeout=0 $(ARGS)
 
 docs: .venv/.installed
 	@$(BIN)/python -m deploy.asyncapi
