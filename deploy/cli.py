@@ -267,6 +267,8 @@ def topics(*, check: bool = False, as_json: Json = False, common: Common = _COMM
             for name in found:
                 table.add_row(name, f"{state}: {found[name]}" if isinstance(found, dict) else state)
         Console().print(table)
+        if report.unverified:
+            _say(report.unverified)
     return 1 if check and (report.missing or report.drift) else 0
 
 

@@ -220,7 +220,8 @@ class _Up:
         await self._bring_up(group, client, children, once_ready=True)
         report = await topics.ensure(plan.bootstrap)
         self._say(f"[green]✓[/] topics {self._since()}")
-        del report
+        for topic, difference in report.drift.items():
+            self._say(f"[yellow]topic {topic}: {escape(difference)}; set right[/]")
         roles = [
             self._child("producer", "produce", ["produce"]),
             self._child("readers", "stream", ["stream"]),
