@@ -203,14 +203,17 @@ async def test_a_producer_killed_in_a_moving_market_closes_the_gap(make_product:
     await all_live(product)
     truth = await settled(product)
     history = crossings(truth, CONDITIONS)
+    records = await product.records(topics.CONDITION_EVENTS)
     transitions = [r for r in await product.records(topics.TRANSITIONS) if isinstance(r, events.Transition)]
     for condition in CONDITIONS:
         open_visits = Counter({r.code: 0 for r in transitions if r.condition == condition})
         for transition in {r.id: r for r in transitions if r.condition == condition}.values():
             open_visits[transition.code] += 1 if transition.kind == "entered" else -1
         assert set(open_visits.values()) <= {0, 1}
-        assert {code for code, open_ in open_visits.items() if open_} == members(history[condition])
-    gaps = [r for r in await product.records(topics.CONDITION_EVENTS) if isinstance(r, events.Gap)]
+        left = {code for code, open_ in open_visits.items() if open_}
+        story = [r for r in records if getattr(r, "condition", "") == condition]
+        assert left == members(history[condition]), "\n".join(map(str, story))
+    gaps = [r for r in records if isinstance(r, events.Gap)]
     assert {gap.condition for gap in gaps} == set(CONDITIONS)
     assert all(gap.from_ < gap.to for gap in gaps)
     inferred = [r for r in transitions if r.origin == "snapshot" and not r.initial]
