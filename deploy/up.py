@@ -121,9 +121,9 @@ class _Plan:
             self._set("kiwoom__app_key", LOCAL_KEY)
             self._set("kiwoom__secret_key", LOCAL_SECRET)
             self._set("kiwoom__hours", "always")
-            # The simulated market swallows nothing that comes quickly, unless it is told to.
+            # The simulated market swallows nothing that comes quickly unless told to; it takes five requests a second.
             self._set("kiwoom__login_pause", "0.1")
-            self._set("kiwoom__send_spacing", "0.05")
+            self._set("kiwoom__send_spacing", "0.2")
             if not settings.conditions:
                 self._set("conditions", json.dumps(LOCAL_CONDITIONS, ensure_ascii=False))
                 self._set("recommend__threshold", str(LOCAL_THRESHOLD))

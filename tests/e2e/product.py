@@ -7,7 +7,9 @@ over HTTP, and the live stream.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import operator
 import os
 import signal
 import socket
@@ -177,15 +179,16 @@ class Product:
 
     async def records(self, topic: topics.Topic) -> list[events.Record]:
         """Everything on a topic, read by a plain consumer, in the order of the partitions."""
-        union: Any = topic.records[0] if len(topic.records) == 1 else __import__("typing").Union[topic.records]
+        union: Any = functools.reduce(operator.or_, topic.records)
         decoder = msgspec.json.Decoder(union)
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.kafka, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
         await consumer.start()
         try:
             partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
-            await consumer.seek_to_beginning(*partitions)
             found: list[events.Record] = []
             for partition in partitions:
                 while await consumer.position(partition) < ends[partition]:

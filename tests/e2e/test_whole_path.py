@@ -211,7 +211,7 @@ async def test_a_producer_killed_in_a_moving_market_closes_the_gap(make_product:
             open_visits[transition.code] += 1 if transition.kind == "entered" else -1
         assert set(open_visits.values()) <= {0, 1}
         left = {code for code, open_ in open_visits.items() if open_}
-        story = [r for r in records if getattr(r, "condition", "") == condition]
+        story = [r for r in [*records, *transitions] if getattr(r, "condition", "") == condition]
         assert left == members(history[condition]), "\n".join(map(str, story))
     gaps = [r for r in records if isinstance(r, events.Gap)]
     assert {gap.condition for gap in gaps} == set(CONDITIONS)
