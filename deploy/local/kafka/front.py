@@ -196,7 +196,8 @@ class _Connection:
                 return await self._group_call(frame, head, wire.group_call(frame, head))
         except wire.Unreadable:
             log.warning("request of a version that is not known", key=head.key, version=head.version)
-        reply = await self._ask(frame, head.key)
+        # noida-db would make a topic, with one partition, for whoever asks about it.
+        reply = await self._ask(wire.looking(frame, head) if head.key == wire.METADATA else frame, head.key)
         if head.key in (wire.PRODUCE, wire.END_TXN):  # the end of a transaction makes its records visible
             self._front.produced(None)
         return self._front.outward(reply, head)

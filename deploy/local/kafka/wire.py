@@ -293,6 +293,16 @@ def joined(frame: bytes, version: int) -> tuple[str, int] | None:
     return cursor.string(), generation
 
 
+def looking(frame: bytes, head: Header) -> bytes:
+    """A Metadata request that makes no topic: with `allow_auto_topic_creation` (from version 4 on) switched off."""
+    if head.version < 4:
+        return frame
+    # The flag stands before the trailing authorised-operations flags (two in 8 to 10, one from 11) and the tags.
+    behind = 0 if head.version < 8 else 2 if head.version <= 10 else 1
+    at = len(frame) - 1 - behind - head.flexible
+    return frame[:at] + b"\0" + frame[at + 1 :]
+
+
 def leave_request(correlation: int, group: str, member: str) -> bytes:
     """A LeaveGroup request for one member."""
     names = (text.encode() for text in (group, member))

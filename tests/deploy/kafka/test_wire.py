@@ -201,3 +201,19 @@ def test_a_truncated_fetch_is_unreadable(version: int, data: st.DataObject) -> N
     cut = data.draw(st.integers(wire.header(frame).body, len(frame) - 30))
     with pytest.raises(wire.Unreadable):
         wire.fetch(frame[:cut], wire.header(frame[:cut]))
+
+
+def metadata_request(version: int, topic: str, create: bool) -> bytes:
+    e = Encoder(version >= 9)
+    body = e.size(1) + (bytes(16) if version >= 10 else b"") + e.string(topic) + e.tags()
+    body += bytes([create]) if version >= 4 else b""
+    body += b"\1" if 8 <= version <= 10 else b""
+    body += b"\1" if version >= 8 else b""
+    return request(wire.METADATA, version, e.flexible, body + e.tags())
+
+
+@pytest.mark.parametrize("version", range(13))
+def test_looking_for_a_topic_is_not_asking_for_it(version: int) -> None:
+    """Of a Metadata request nothing but the flag that creates topics is changed; before version 4 there is none."""
+    frame = metadata_request(version, "t", create=True)
+    assert wire.looking(frame, wire.header(frame)) == metadata_request(version, "t", create=version < 4)
