@@ -3,8 +3,8 @@
 Local servers for whatever address is not configured, then the topics, then the roles, supervised; at the end the
 dashboard's address. The roles are told three addresses and know nothing about what stands behind them.
 
-Stopping goes the way the data goes: first the producer (it takes its leave of Kiwoom and flushes), then the worker and
-the sinks, then the servers, all within ten seconds.
+The roles stop first (the producer takes its leave of Kiwoom and flushes; what the others have not read yet, they read at
+the next start), then the servers, all within ten seconds.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ LOCAL_CONDITIONS: Final = tuple(
 )
 LOCAL_THRESHOLD: Final = 1.5
 
-_STAGES: Final = (("producer", 4.5), ("readers", 2.5), ("servers", 2.5))
+_STAGES: Final = (("roles", 6.0), ("servers", 3.5))
 
 
 class PortInUse(HitstreamError):
@@ -223,10 +223,10 @@ class _Up:
         for topic, difference in report.drift.items():
             self._say(f"[yellow]topic {topic}: {escape(difference)}; set right[/]")
         roles = [
-            self._child("producer", "produce", ["produce"]),
-            self._child("readers", "stream", ["stream"]),
-            self._child("readers", "clickhouse-sink", ["sink", "clickhouse"]),
-            self._child("readers", "live", ["sink", "live"]),
+            self._child("roles", "produce", ["produce"]),
+            self._child("roles", "stream", ["stream"]),
+            self._child("roles", "clickhouse-sink", ["sink", "clickhouse"]),
+            self._child("roles", "live", ["sink", "live"]),
         ]
         await self._bring_up(group, client, roles, once_ready=False)
         self._say(f"\n[bold green]Hitstream is running[/] – dashboard: [bold]{plan.dashboard}[/]  (Ctrl-C stops it)\n")

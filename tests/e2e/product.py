@@ -212,7 +212,7 @@ class Product:
 class Live:
     """A reader of the live stream that keeps what it is told, as a browser does, resuming where it was cut off.
 
-    `since` is the server's clock at its first snapshot, whose feed holds only the newest lines of what was before.
+    `since` is the server's clock at its last snapshot, whose feed holds only the newest lines of what was before.
     """
 
     def __init__(self, dashboard: str) -> None:
@@ -254,7 +254,7 @@ class Live:
 
     def _apply(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "snapshot":
-            self.since = self.since or datetime.fromisoformat(data["now"])
+            self.since = datetime.fromisoformat(data["now"])
             for item in data["feed"]:
                 self.transitions[item["transition"]["id"]] = item["transition"]
             self.recommendations = {
