@@ -3,8 +3,8 @@
 Local servers for whatever address is not configured, then the topics, then the roles, supervised; at the end the
 dashboard's address. The roles are told three addresses and know nothing about what stands behind them.
 
-The roles stop first (the producer takes its leave of Kiwoom and flushes; what the others have not read yet, they read at
-the next start), then the servers, all within ten seconds.
+The roles stop first (the producer takes its leave of Kiwoom and flushes; what the others have not read yet, they read
+at the next start), then the servers, all within ten seconds.
 """
 
 from __future__ import annotations
