@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from streams.events import Frame, HitstreamError
 
 from .. import metrics
-from .errors import TokenRefused
+from .errors import TokenRefused, Unreachable
 from .session import Action, Moment, Over, Send, Session, Timing, Traced, Wanted
 from .token import Tokens
 
@@ -104,9 +104,29 @@ class Client:
         self._on_frame = on_frame
         self._connection = ""
         self._outbox: deque[str] = deque()
+        self._asked: deque[str] = deque()
         self._ended: Over | None = None
         self._patient: frozenset[str] = frozenset()
         self._live_since: float | None = None
+        self._session: Session | None = None
+        self._waiting: asyncio.Timeout | None = None
+
+    @property
+    def asking(self) -> bool:
+        """Whether there is a session that would send somebody else's request."""
+        return self._session is not None and self._session.asking
+
+    def ask(self, text: str) -> None:
+        """Have the session send a request of somebody else's, as paced as its own; `on_frame` is given the answer.
+
+        Raises:
+            Unreachable: there is no session that is logged in.
+        """
+        if self._session is None or not self._session.asking:
+            raise Unreachable("there is no session with Kiwoom at the moment")
+        self._asked.append(text)
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Keep a session open until cancelled, which clears the conditions first; return if the app key was taken.
@@ -172,6 +192,7 @@ class Client:
         self._connection = f"{self._producer}-{at:%Y%m%dT%H%M%S}-{random.randrange(16**4):04x}"
         self._handler.connecting(self._connection)
         self._outbox.clear()
+        self._asked.clear()
         session = Session(self._wanted, token=token, stex_tp=self._stex_tp, timing=self._timing, patient=self._patient)
         try:
             socket = await connect(
@@ -186,9 +207,11 @@ class Client:
         except (OSError, TimeoutError, InvalidHandshake) as error:
             raise _Unreachable(f"Kiwoom does not answer at {self._url}: {str(error) or 'no answer in time'}") from None
         metrics.CONNECTIONS.inc()
+        self._session = session
         try:
             await self._talk(socket, session)
         finally:
+            self._session = None
             await socket.close()
         return self._ended or Over(why="lost", cause="the connection ended")
 
@@ -209,11 +232,14 @@ class Client:
             deadline = session.deadline
             raw: bytes | None = None
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(loop.time() if self._asked else deadline) as self._waiting:
                     raw = await socket.recv(decode=False)
+            self._waiting = None
             now = self._moment()
             actions = session.tick(now) if raw is None else session.received(raw, now)
             await self._do(socket, actions, now, frame=raw is not None)
+            while self._asked:
+                await self._do(socket, session.ask(self._asked.popleft(), now), now)
             if self._live_since is None and session.live:
                 self._live_since = loop.time()
 

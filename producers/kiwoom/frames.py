@@ -71,6 +71,24 @@ class ClearRequest(Request, frozen=True, kw_only=True, tag="CNSRCLR"):
     seq: str
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A frame that was sent, as far as it decides what answers it. Fields that it has not are empty."""
+
+    trnm: str = ""
+    seq: str = ""
+    search_type: str = ""
+    stex_tp: str = ""
+    next_key: str = ""
+
+
+def request(text: str) -> Asked:
+    """Read a frame that was sent, by us or another program. Never raises."""
+    try:
+        return msgspec.json.decode(text, type=Asked)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return Asked()
+
+
 class Items(msgspec.Struct, frozen=True, kw_only=True):
     """Codes and the types asked of each."""
 
@@ -139,12 +157,14 @@ class Member(msgspec.Struct, frozen=True):
 class ConditionReply(Reply, frozen=True, kw_only=True):
     """The answer to CNSRREQ.
 
-    `seq` is the reply's own or, in a refusal, the one inside the text; empty if there is none. `members` are the
+    `seq` is the reply's own or, in a refusal, the one inside the text; empty if there is none. `search_type` is that of
+    the request as far as the reply shows it: paging fields or prices are those of a one-shot search. `members` are the
     stocks, `rows` the same with prices where the search was one-shot. `discarded` counts rows of something that is no
     stock code. `complete` says that this is all: readable, and with no further page.
     """
 
     seq: str
+    search_type: Literal["0", "1", ""] = ""
     members: tuple[Member, ...] = ()
     rows: tuple[SearchRow, ...] = ()
     discarded: int = 0
@@ -387,6 +407,7 @@ def _condition_reply(wire: _Wire) -> ConditionReply:
             discarded += 1
     return ConditionReply(
         seq=_seq(wire),
+        search_type="0" if rows else "1" if members else "0" if wire.cont_yn is not None else "",
         code=_number(wire.return_code),
         message=_text(wire.return_msg),
         members=tuple(members),

@@ -43,6 +43,8 @@ _REGISTERED: Final = 900003
 _UNKNOWN_SEQ: Final = 900004
 _TOO_MANY: Final = 105110
 
+_ASIDE_WITHIN: Final = 30.0  # Seconds in which a reply may still be to somebody else's request.
+
 
 class Moment(msgspec.Struct, frozen=True):
     """When something happened: `t` in the shell's monotonic seconds, `at` on the product's one clock (UTC)."""
@@ -202,10 +204,11 @@ class _Subscription:
 
 @dataclass(slots=True)
 class _Outgoing:
-    kind: Literal["list", "request", "clear"]
+    kind: Literal["list", "request", "clear", "aside"]
     name: str = ""
     seq: str = ""
     not_before: float = 0.0
+    text: str = ""
 
 
 class Session:
@@ -245,6 +248,8 @@ class Session:
         self._list_again_at: float | None = None
         self._leaving_by: float | None = None
         self._unconfirmed: set[str] = set()
+        # (seq, search_type, moment) of CNSRREQs that others asked for: their replies are not ours.
+        self._asides: list[tuple[str, str, float]] = []
         self._frames_in = 0
         self._frames_out = 0
         self._actions: list[Action] = []
@@ -291,6 +296,21 @@ class Session:
             if subscription.registered:
                 self._queue.append(_Outgoing("clear", subscription.name, subscription.seq))
         return self._drain(now)
+
+    def ask(self, text: str, now: Moment) -> list[Action]:
+        """Send a request of somebody else's (a search, a diagnosis) among ours, as paced as ours.
+
+        Whoever asks finds the answer in what is `Traced`; no reply to it is taken for one to ours. Nothing is sent
+        before the list of conditions was asked for, nor once the session ends: `asking` says whether it would be.
+        """
+        if self.asking:
+            self._queue.append(_Outgoing("aside", text=text))
+        return self._drain(now)
+
+    @property
+    def asking(self) -> bool:
+        """Whether somebody else's request would be sent."""
+        return self._sending and self._leaving_by is None
 
     def closed(self, cause: str, now: Moment) -> list[Action]:
         """The connection is gone."""
@@ -440,6 +460,8 @@ class Session:
         self._list_again_at = now.t + self._timing.ask_again
 
     def _condition_reply(self, reply: frames.ConditionReply, now: Moment) -> None:
+        if self._answers_aside(reply, now):
+            return
         subscription = self._addressee(reply)
         if reply.code == _TOO_MANY:
             self._spacing = min(max(self._spacing * 2, self._timing.send_spacing), self._timing.slow_down)
@@ -460,6 +482,19 @@ class Session:
         else:
             # A refusal of a try that has been given up; the next one is on its way.
             self._ignore("late-refusal")
+
+    def _answers_aside(self, reply: frames.ConditionReply, now: Moment) -> bool:
+        """Whether a reply is to somebody else's request; where it could be to either, ours comes first."""
+        self._asides = [aside for aside in self._asides if now.t - aside[2] < _ASIDE_WITHIN]
+        ours = (s := self._by_seq.get(reply.seq)) is not None and s.outstanding > 0
+        for aside in self._asides:
+            seq, search_type, _ = aside
+            if seq == reply.seq and (reply.search_type == search_type or (not reply.search_type and not ours)):
+                if search_type == "1" and ours:
+                    return False
+                self._asides.remove(aside)
+                return True
+        return False
 
     def _addressee(self, reply: frames.ConditionReply) -> _Subscription | None:
         """Whom a reply is for: by its seq, never by position.
@@ -640,6 +675,11 @@ class Session:
             self._next_send = now.t + self._spacing
             subscription = self._subscriptions.get(item.name)
             match item.kind:
+                case "aside":
+                    request = frames.request(item.text)
+                    if request.trnm == "CNSRREQ":
+                        self._asides.append((request.seq, request.search_type, now.t))
+                    self._put(item.text, now)
                 case "list":
                     self._list_by = now.t + self._timing.list_deadline
                     self._put(frames.ListRequest().text(), now)
@@ -663,8 +703,8 @@ class Session:
                     subscription.since_request.clear()
                     if subscription.state not in ("refused", "unanswered"):
                         self._change(subscription, "requested", subscription.cause)
-                    request = frames.RealtimeRequest(seq=item.seq, search_type="1", stex_tp=self._stex_tp)
-                    self._put(request.text(), now)
+                    asked = frames.RealtimeRequest(seq=item.seq, search_type="1", stex_tp=self._stex_tp)
+                    self._put(asked.text(), now)
 
     def _patience(self, subscription: _Subscription) -> float:
         """How long a reply may take: longer at each try, so that a server that is only slow is not asked for ever."""

@@ -697,3 +697,15 @@ def test_every_frame_is_traced_with_its_number_and_the_token_masked() -> None:
     ]  # fmt: skip
     assert traced[0].text == '{"trnm":"LOGIN","token":"***"}'
     assert not any("SECRET" in t.text for t in traced)
+
+
+def test_the_reply_to_somebody_elses_search_is_not_taken_for_a_snapshot() -> None:
+    talk = Talk("CCI")
+    talk.listed()
+    talk.wait_for(request("3"))
+    talk.did(talk.session.ask(search := '{"trnm":"CNSRREQ","seq":"3","search_type":"0"}', talk.now))
+    talk.wait_for(search)
+    talk.hear('{"trnm":"CNSRREQ","seq":"3","return_code":0,"cont_yn":"N","next_key":"","data":[{"9001":"A005930"}]}')
+    assert (told(talk), talk.state("CCI")) == ([], "requested")
+    talk.hear('{"trnm":"CNSRREQ","seq":"3","return_code":0,"data":[{"jmcode":"A000660"}]}')
+    assert talk.state("CCI") == "live"
