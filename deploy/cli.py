@@ -207,7 +207,12 @@ def local_clickhouse(*, port: Port = None, common: Common = _COMMON) -> int:
 
 @local.command(name="kiwoom")
 def local_kiwoom(
-    *, port: Port = None, seed: int | None = None, speed: float | None = None, common: Common = _COMMON
+    *,
+    port: Port = None,
+    seed: int | None = None,
+    speed: float | None = None,
+    fault: list[str] | None = None,
+    common: Common = _COMMON,
 ) -> int:
     """A simulated Kiwoom: REST and WebSocket, a market that moves, eight saved conditions.
 
@@ -217,13 +222,17 @@ def local_kiwoom(
         The same seed gives the same day.
     speed
         Market seconds per real second.
+    fault
+        What goes wrong from the start, by name: NAME, or NAME:SEQ,SEQ for some conditions; may be given again.
     """
     settings = load(common.config)
     if speed is not None and not 0 < speed <= 3600:
         raise ConfigError("--speed must be above 0 and at most 3600.")
     clock = _clock(settings)
     from .local.kiwoom import server as kiwoom
+    from .local.kiwoom.faults import named
 
+    faults = named(fault or ())
     return _run(
         "kiwoom",
         settings,
@@ -235,6 +244,7 @@ def local_kiwoom(
             state_dir=settings.local.data_dir / "kiwoom",
             hours=settings.local.market_hours,
             activity=settings.local.market_activity,
+            faults=faults,
             ready=ready,
         ),
     )

@@ -91,8 +91,8 @@ class _FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
     clear: bool = False
 
 
-def fault_wanted(body: bytes) -> str | Callable[[Faults], Faults]:
-    """What a `POST faults` asks for: a momentary fault by name, or a change of those in force.
+def fault_wanted(body: bytes) -> tuple[str, tuple[str, ...]] | Callable[[Faults], Faults]:
+    """What a `POST faults` asks for: a momentary fault by name and seqs, or a change of those in force.
 
     Raises:
         UnknownFault: it asks for nothing that there is.
@@ -104,7 +104,7 @@ def fault_wanted(body: bytes) -> str | Callable[[Faults], Faults]:
     if wanted.clear:
         return lambda _: NONE
     if wanted.name in MOMENTARY:
-        return wanted.name
+        return wanted.name, wanted.seqs
     NONE.switched(wanted.name, wanted.on, wanted.seqs)  # refuses a name that is unknown
     return lambda in_force: in_force.switched(wanted.name, wanted.on, wanted.seqs)
 

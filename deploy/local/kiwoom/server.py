@@ -28,7 +28,7 @@ from streams.events import HitstreamError
 from . import control
 from .exchange import Exchange, Happening, Hours, Ledger
 from .faults import NONE, Faults, UnknownFault
-from .protocol import Close, LoggedIn, Output, Rules, Send, Session
+from .protocol import Close, LoggedIn, Output, Rules, Send, SendBytes, Session
 from .rest import Limits, Reply, Rest, Tokens
 
 WEBSOCKET_PATH: Final = "/api/dostk/websocket"
@@ -68,6 +68,7 @@ async def serve(
     secret_key: str = "local-secret-key",  # noqa: S107 – known to all, opens nothing but the simulated market
     rules: Rules | None = None,
     limits: Limits | None = None,
+    faults: Faults = NONE,
 ) -> None:
     """Run a simulated Kiwoom until cancelled: REST at `http://host:port`, WebSocket at `/api/dostk/websocket`.
 
@@ -82,6 +83,7 @@ async def serve(
         ready: told None once the server answers, and why not before.
         app_key, secret_key: the account's; `<app_key>-…` are further keys of it.
         rules, limits: other limits than Kiwoom's, for tests.
+        faults: what goes wrong from the beginning.
 
     Raises:
         PortTaken: the port is in use.
@@ -102,6 +104,7 @@ async def serve(
             rules=(rules or Rules())._replace(ping_interval=ping_interval),
             limits=limits or Limits(),
         )
+        server.set_faults(faults)
         await server.catch_up()
         async with _listening(server.app, listener):
             _log.info(
@@ -155,7 +158,17 @@ class _Server:
         self._owners: dict[str, _Connection] = {}
         self._opened = 0
         self._nudge = asyncio.Event()
+        self._switched = asyncio.Event()
         self._empty = asyncio.Event()
+
+    def set_faults(self, faults: Faults) -> None:
+        """What goes wrong from now on, for every session there is and will be."""
+        self._faults = self._rest.faults = faults
+        self._switched.set()
+        self._switched = asyncio.Event()
+        for connection in self._connections:
+            connection.session.faults = faults
+            connection.wake()
 
     # --- the market
 
@@ -214,6 +227,11 @@ class _Server:
     async def _websocket(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         await receive()  # websocket.connect
         if scope["path"] != WEBSOCKET_PATH:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        while self._faults.on("hang-connection"):
+            await self._switched.wait()
+        if self._faults.on("refuse-connection"):
             await send({"type": "websocket.close", "code": 1008})
             return
         loop = asyncio.get_running_loop()
@@ -283,6 +301,8 @@ class _Server:
             try:
                 if isinstance(output, Send):
                     await send({"type": "websocket.send", "text": output.text})
+                elif isinstance(output, SendBytes):
+                    await send({"type": "websocket.send", "bytes": output.content})
                 elif isinstance(output, Close):
                     if output.code is not None:
                         await send({"type": "websocket.close", "code": output.code, "reason": output.reason})
@@ -301,6 +321,8 @@ class _Server:
             body += message.get("body", b"")
             if not message.get("more_body") or len(body) > LARGEST_BODY:
                 break
+        while self._faults.on("hang-rest") and not scope["path"].startswith("/local/"):
+            await self._switched.wait()
         reply = self._answer(scope, body)
         if isinstance(reply.body, str):
             content, kind = reply.body.encode(), b"text/html;charset=UTF-8"
@@ -357,13 +379,14 @@ class _Server:
             wanted = control.fault_wanted(body)
         except UnknownFault as error:
             return Reply({"error": str(error)}, 400)
-        if isinstance(wanted, str):
+        if isinstance(wanted, tuple):
+            name, seqs = wanted
+            if name == "token-expired":
+                self._tokens.expire()
             for connection in self._connections:
-                connection.offer(connection.session.befall(wanted))
+                connection.offer(connection.session.befall(name, seqs))
         else:
-            self._faults = self._rest.faults = wanted(self._faults)
-            for connection in self._connections:
-                connection.session.faults = self._faults
+            self.set_faults(wanted(self._faults))
         return Reply({"in_force": self._faults.listed()})
 
 
