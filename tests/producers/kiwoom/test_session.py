@@ -287,11 +287,19 @@ def test_silence_of_ping_ends_the_connection() -> None:
 
 def test_a_quiet_condition_is_not_a_dead_connection() -> None:
     talk = live("순위")
+    answered = len(talk.sent)
     for _ in range(60):
-        talk.wait(10)
+        for _ in range(10):
+            talk.wait(1)
+            for frame in talk.sent[answered:]:
+                if frame == '{"trnm":"CNSRLST"}':
+                    talk.hear(LIST)
+                elif '"search_type":"0"' in frame:
+                    talk.hear('{"trnm":"CNSRREQ","seq":"1","cont_yn":"N","return_code":0,"data":[{"9001":"A005930"}]}')
+            answered = len(talk.sent)
         talk.hear(PING)
     assert (talk.state("순위"), talk.session.over) == ("live", False)
-    assert talk.sent.count('{"trnm":"CNSRLST"}') == 1
+    assert (talk.sent.count(request("1")), talk.sent.count('{"trnm":"LOGIN","token":"SECRET"}')) == (1, 1)
 
 
 # --- LOGIN and CNSRLST that go wrong
