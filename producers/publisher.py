@@ -28,7 +28,7 @@ from . import metrics
 
 _log = structlog.get_logger(__name__)
 
-_NEEDED: Final = (topics.CONDITION_EVENTS, topics.STATUS, topics.STOCKS)
+_NEEDED: Final = (topics.CONDITION_EVENTS, topics.STATUS, topics.STOCKS, topics.FRAMES)
 _BATCH_RECORDS: Final = 1000
 _BATCH_BYTES: Final = 256 * 1024
 
@@ -55,6 +55,8 @@ def route(record: Record) -> tuple[str, bytes]:
             return topics.STATUS.name, record.component.encode()
         case events.Stock():
             return topics.STOCKS.name, record.code.encode()
+        case events.Frame():
+            return topics.FRAMES.name, record.connection.encode()
         case _:
             raise TypeError(f"a producer does not publish {type(record).__name__}")
 
@@ -87,13 +89,14 @@ class Publisher:
     def offer(self, record: Record) -> None:
         """Take a record for Kafka.
 
-        A status is left out while the queue is half full: the next one says it better.
+        A status or a raw frame is left out while the queue is half full: the next status says it better, and the
+        numbers of the frames tell that some are missing.
 
         Raises:
             QueueFull: there is no room.
         """
         topic, key = route(record)
-        if isinstance(record, events.Status) and len(self._queue) * 2 >= self._room:
+        if isinstance(record, events.Status | events.Frame) and len(self._queue) * 2 >= self._room:
             metrics.DROPPED.labels(topic).inc()
             return
         if len(self._queue) >= self._room:

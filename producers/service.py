@@ -25,6 +25,7 @@ from streams.events import ConfigError, Frame, HitstreamError, Record, trading_d
 
 from . import metrics
 from .conditions import Conditions
+from .journal import clipped
 from .kiwoom.client import Backoff, Client
 from .kiwoom.errors import KiwoomError
 from .kiwoom.rest import Rest
@@ -117,7 +118,7 @@ async def produce(
                 backoff=backoff or Backoff(),
                 now=now,
                 handler=service,
-                on_frame=on_frame,
+                on_frame=_each(publisher.offer if kiwoom.journal else None, on_frame),
             )
             rest = Rest(http, tokens, rest_url=kiwoom.rest_url)
             try:
@@ -138,6 +139,24 @@ async def produce(
         if (cause := _first(group)) is not None:
             raise cause from None
         raise
+
+
+def _each(
+    journal: Callable[[Record], None] | None, on_frame: Callable[[Frame], None] | None
+) -> Callable[[Frame], None] | None:
+    """Who is given every raw frame: the journal's topic, then whoever else asked.
+
+    The client calls it after the echo of a PING is on its way; encoding a frame is all that it costs there.
+    """
+    if journal is None:
+        return on_frame
+
+    def give(frame: Frame) -> None:
+        journal(clipped(frame))
+        if on_frame is not None:
+            on_frame(frame)
+
+    return give
 
 
 def _verify(kiwoom: KiwoomSettings, conditions: Sequence[ConditionSource]) -> None:

@@ -21,6 +21,7 @@ class KiwoomSettings(BaseModel):
     stex_tp: Literal["K", "N", "A", ""] = Field(
         "K", description="Exchange asked: K KRX, N NXT, A both, empty leaves it out."
     )
+    journal: bool = Field(True, description="Whether every raw frame goes to the `frames` topic, secrets masked.")
     login_pause: float = Field(
         1.5, ge=0, le=60, description="Seconds between the LOGIN reply and the next frame: Kiwoom swallows bursts."
     )
