@@ -21,6 +21,7 @@ from streams.events import ConfigError, HitstreamError
 
 from . import roles
 from .clock import Clock
+from .journal_commands import journal, replay
 from .settings import Settings, example, load, origins
 from .supervisor import watch_lifeline
 
@@ -33,6 +34,8 @@ sink = App(name="sink", help="Run one sink: clickhouse or live.")
 local = App(name="local", help="Run one of the three local servers alone: kafka, clickhouse or kiwoom.")
 app.command(sink)
 app.command(local)
+app.command(journal)
+app.command(replay)
 
 
 @Parameter(name="*")

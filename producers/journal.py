@@ -54,6 +54,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="j
     conditions: tuple[Wanted, ...] = ()
     stex_tp: Literal["K", "N", "A", ""] = "K"
     timing: Timing = Timing()
+    market_clock: bool = False
     speed: float = 1.0
 
 
