@@ -113,15 +113,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     def answered(self, frame: frames.Received) -> bool:
         """Whether a frame is the reply."""
-        asked = frames.request(self.text)
-        match frame:
-            case frames.ListReply():
-                return asked.trnm == "CNSRLST"
-            case frames.ClearReply():
-                return asked.trnm == "CNSRCLR"
-            case frames.ConditionReply():
-                return asked.trnm == "CNSRREQ" and _fits(asked, frame)
-        return False
+        return frames.answers(frames.request(self.text), frame)
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -299,7 +291,7 @@ def exchanges(log: Iterable[Seen]) -> list[Exchange]:
             case frames.ListReply(code=0):
                 listed = True
             case frames.ConditionReply() as reply:
-                waiting = [e for e in found if e.reply is None and _fits(e.asked, reply)]
+                waiting = [e for e in found if e.reply is None and frames.answers(e.asked, reply)]
                 if waiting:
                     # Of two that were just sent, the older; one that has waited for long has been given up.
                     its = next((e for e in waiting if item.t - e.t < PROMPT), waiting[-1])
@@ -319,15 +311,6 @@ def events(log: Iterable[Seen]) -> dict[str, int]:
                     if isinstance(entry, frames.ConditionEntry):
                         counts[entry.seq] = counts.get(entry.seq, 0) + 1
     return counts
-
-
-def _fits(asked: frames.Asked, reply: frames.ConditionReply) -> bool:
-    """Whether a reply may be to this CNSRREQ. A refusal without any seq fits every request."""
-    if reply.seq and reply.seq != asked.seq.strip():
-        return False
-    if not reply.seq and reply.code == 0:
-        return False
-    return reply.search_type in ("", asked.search_type)
 
 
 def _realtime(seq: str, stex_tp: str) -> str:
@@ -884,6 +867,6 @@ def _last(log: Sequence[Seen], kind: type[_F]) -> _F | None:
 def _first_reply(log: Sequence[Seen], asked: frames.Asked) -> frames.ConditionReply | None:
     for item in log:
         received = item.received
-        if isinstance(received, frames.ConditionReply) and _fits(asked, received):
+        if isinstance(received, frames.ConditionReply) and frames.answers(asked, received):
             return received
     return None

@@ -23,6 +23,7 @@ from .line import MASK, Line, own_line
 from .token import Tokens
 
 _MOST_FRAMES: Final = 50_000
+_QUEUED: Final = 10.0
 _Said = TypeVar("_Said", Finding, Verdict)
 
 
@@ -177,7 +178,8 @@ class Examiner:
                 await line.send(text)
             except HitstreamError as error:
                 return Outcome(frames=tuple(heard), ended=str(error))
-        until = loop.time() + within
+        # On a borrowed session the request may first wait its turn.
+        until = loop.time() + within + (_QUEUED if text and line.borrowed else 0.0)
         while (left := until - loop.time()) > 0:
             frame = await line.hear(left)
             if frame is None:
@@ -186,6 +188,8 @@ class Examiner:
                 continue
             item = self._kept(frame)
             heard.append(item)
+            if text and item.direction == "out" and item.text == text:
+                until = loop.time() + within
             if item.received is not None and enough(item.received):
                 return Outcome(frames=tuple(heard))
         return Outcome(frames=tuple(heard), ended=line.ended)

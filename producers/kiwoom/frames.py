@@ -300,6 +300,22 @@ def decode(raw: bytes | str) -> Received:
             return Unreadable(reason="no-trnm")
 
 
+def answers(asked: Asked, reply: Received) -> bool:
+    """Whether a frame may be the answer to a request. A refusal without any seq may answer every CNSRREQ."""
+    match reply:
+        case LoginReply():
+            return asked.trnm == "LOGIN"
+        case ListReply():
+            return asked.trnm == "CNSRLST"
+        case ClearReply():
+            return asked.trnm == "CNSRCLR"
+        case ConditionReply(seq=seq) if asked.trnm == "CNSRREQ":
+            if seq != asked.seq.strip() and (seq or reply.code == 0):
+                return False
+            return reply.search_type in ("", asked.search_type)
+    return False
+
+
 def stock(text: str) -> tuple[str, Exchange] | None:
     """A code as Kiwoom writes it → (six characters, exchange), or None if it is no stock code.
 
@@ -346,7 +362,8 @@ def price(value: Any) -> int | None:
     return None if number is None else abs(number)
 
 
-def _decimal(value: Any) -> float | None:
+def decimal(value: Any) -> float | None:
+    """A plain decimal number, `"-5.24"`; None if it is none."""
     text = _text(value)
     if not re.fullmatch(r"[+-]?\d{1,9}(?:\.\d{1,9})?", text, re.ASCII):
         return None
@@ -500,7 +517,7 @@ def _trade_entry(entry: dict[str, Any], values: dict[str, Any]) -> TradeEntry | 
         time=_time(values.get("20")),
         price=last,
         change=_number(values.get("11")),
-        change_rate=_decimal(values.get("12")),
+        change_rate=decimal(values.get("12")),
         size=_number(values.get("15")),
         day_volume=_number(values.get("13")),
         value=_number(values.get("14")),

@@ -30,10 +30,15 @@ MASK: Final = "***"
 _MAX_FRAME: Final = 16 * 1024 * 1024
 _OPEN_TIMEOUT: Final = 10.0
 _KEPT: Final = 20_000
+_QUEUED: Final = 10.0  # Seconds that a request may wait its turn among the running session's own.
 
 
 class Line(Protocol):
     """A way to ask a session something."""
+
+    @property
+    def name(self) -> str:
+        """The connection's name."""
 
     @property
     def borrowed(self) -> bool:
@@ -56,6 +61,38 @@ class Line(Protocol):
 
     async def hear(self, within: float) -> Frame | None:
         """The next frame, sent or received, within so many seconds; None if there was none or the line has ended."""
+
+
+async def ask(line: Line, text: str, within: float) -> frames.Received | None:
+    """Send a request and wait for its answer.
+
+    Args:
+        within: real seconds for the answer, counted from when the request was really sent.
+
+    Returns:
+        the answer; None if none came in time.
+
+    Raises:
+        Unreachable: the connection has ended.
+    """
+    loop = asyncio.get_running_loop()
+    asked = frames.request(text)
+    while await line.hear(0) is not None:
+        pass
+    await line.send(text)
+    until = loop.time() + within + _QUEUED
+    sent = False
+    while (left := until - loop.time()) > 0:
+        frame = await line.hear(left)
+        if frame is None:
+            if line.ended:
+                raise Unreachable(f"the connection to Kiwoom ended: {line.ended}")
+        elif frame.direction == "out":
+            if not sent and frame.text == text:
+                sent, until = True, loop.time() + within
+        elif sent and frames.answers(asked, reply := frames.decode(frame.text)):
+            return reply
+    return None
 
 
 class Heard:
@@ -105,7 +142,7 @@ class OwnLine:
         self._next_send = 0.0
         self._heard = Heard()
         self._numbers: dict[Literal["in", "out"], int] = {"in": 0, "out": 0}
-        self._connection = f"own-{random.randrange(16**6):06x}"
+        self.name = f"own-{random.randrange(16**6):06x}"
 
     @property
     def ended(self) -> str:
@@ -149,7 +186,7 @@ class OwnLine:
             text = text.replace(secret, MASK)
         self._heard.add(
             Frame(
-                connection=self._connection,
+                connection=self.name,
                 number=self._numbers[direction],
                 direction=direction,
                 at=self._now(),

@@ -32,7 +32,7 @@ NAME, SEQ = "대왕개미단타", "5"
 BUSY, BUSY_SEQ = "등락률 5~15%", "0"
 SECRET = "local-secret-key"
 KEY = "local-app-key"
-PATIENCE = 0.3
+PATIENCE = 0.5
 
 
 @dataclass
