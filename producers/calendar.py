@@ -18,6 +18,8 @@ import msgspec
 
 from streams.events import KST, ConfigError
 
+from .settings import KiwoomSettings
+
 _FRIDAY: Final = 4
 _LATE: Final = time(10, 0)
 _MAINTENANCE: Final = (time(8, 0), time(8, 20))
@@ -105,9 +107,14 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
         because = _closed_because(today) if today not in self.days else "closed by kiwoom.days"
         return Rest(because if hours is None and because else "after the close", self._next_login(today))
 
-    def busy(self, at: datetime) -> bool:
-        """Whether a session is wanted by the clock, even where the market is said never to close."""
-        return msgspec.structs.replace(self, always=False).rest(at) is None
+    def urgent(self, at: datetime, *, maintenance: bool = False) -> bool:
+        """Whether every second without a session may cost something – by the clock, even where there is no rest.
+
+        Args:
+            maintenance: Kiwoom says that it is closed, which is believed unless the market trades.
+        """
+        clock = msgspec.structs.replace(self, always=False)
+        return clock.trading(at) or (clock.rest(at) is None and not maintenance and not in_maintenance(at))
 
     def spans(self, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
         """The parts of a time in which something could be missed: within the hours of a session, day by day.
@@ -151,6 +158,9 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
         return _moment(day + timedelta(days=1), self.hours.login)
 
 
+ALWAYS: Final = Calendar(always=True)
+
+
 def in_maintenance(at: datetime) -> bool:
     """Whether Kiwoom is known to be closed for maintenance in the morning (08:00 to 08:20)."""
     return _MAINTENANCE[0] <= at.astimezone(KST).time() < _MAINTENANCE[1]
@@ -178,6 +188,21 @@ def days_of(lines: Iterable[str], hours: Hours) -> dict[date, Hours | None]:
                 " '2026-11-19 10:00-16:30'"
             ) from None
     return found
+
+
+def calendar_of(kiwoom: KiwoomSettings) -> Calendar:
+    """The calendar that the settings ask for.
+
+    Raises:
+        ConfigError: `kiwoom.days` has a line that says nothing.
+    """
+    hours = Hours(
+        login=time.fromisoformat(kiwoom.login_at),
+        open=time.fromisoformat(kiwoom.open_at),
+        close=time.fromisoformat(kiwoom.close_at),
+        logout=time.fromisoformat(kiwoom.logout_at),
+    )
+    return Calendar(hours=hours, days=days_of(kiwoom.days, hours), always=kiwoom.hours == "always")
 
 
 @cache

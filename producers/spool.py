@@ -153,9 +153,21 @@ class Spool:
 
     def sync(self) -> None:
         """Bring what was appended to the disk."""
-        if self._unsynced and self._tail is not None:
-            os.fsync(self._tail.fileno())
-            self._unsynced = False
+        if (descriptor := self.unsynced()) is not None:
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def unsynced(self) -> int | None:
+        """A descriptor of the file to be brought to the disk, for the caller to fsync and close; None if there is none.
+
+        Taking it counts as done: what is appended from now on is unsynced again.
+        """
+        if not self._unsynced or self._tail is None:
+            return None
+        self._unsynced = False
+        return os.dup(self._tail.fileno())
 
     def close(self) -> None:
         """Let go of the files; what waits stays on the disk."""
@@ -246,8 +258,10 @@ class Spool:
 
     def _keep_place(self) -> None:
         temporary = self._place.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(self._head))
-        temporary.replace(self._place)
+        # A disk that is full does not take it: then a crash sends some records again, with the same identities.
+        with suppress(OSError):
+            temporary.write_bytes(msgspec.json.encode(self._head))
+            temporary.replace(self._place)
 
     def _close(self) -> None:
         if self._tail is not None:
@@ -268,7 +282,8 @@ def _body(content: bytes, offset: int) -> bytes | None:
         return None
     length, checksum = _HEAD.unpack_from(content, offset)
     body = content[offset + _HEAD.size : offset + _HEAD.size + length]
-    return body if len(body) == length and zlib.crc32(body) == checksum else None
+    # A file that lost its bytes may be zeros, which would be an empty frame with the right checksum.
+    return body if 0 < length == len(body) and zlib.crc32(body) == checksum else None
 
 
 def _measure(content: bytes, start: int) -> tuple[int, int]:

@@ -34,7 +34,7 @@ from streams.events import ConditionEvent, ConditionSnapshot, ConfigError, Frame
 pytestmark = pytest.mark.kafka
 
 QUICK = Timing(login_pause=0.0, send_spacing=0.0, clear_pause=0.01, goodbye_reply=0.2)
-SOON = Backoff(first=0.02, most=0.1)
+SOON = Backoff(first=0.02, most=0.1, closed=0.1)
 PRODUCER = short_name("key")
 
 R = TypeVar("R", bound=Record)
@@ -67,13 +67,16 @@ class Kiwoom:
         self._ws.close()
         await self._ws.wait_closed()
 
-    def settings(self, account: str) -> KiwoomSettings:
+    def settings(self, account: str, folder: Path, **more: Any) -> KiwoomSettings:
         return KiwoomSettings(
+            hours=more.pop("hours", "always"),
+            state_dir=str(folder / "shared"),
             rest_url=f"http://127.0.0.1:{self._ports[0]}",
             websocket_url=f"ws://127.0.0.1:{self._ports[1]}/api/dostk/websocket",
             app_key=SecretStr("key"),
             secret_key=SecretStr("secret"),
             account=account,
+            **more,
         )
 
     async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -173,17 +176,20 @@ async def producing(
     folder: Path,
     names: Iterable[str] = ("돌파", "눌림목"),
     on_frame: Callable[[Frame], None] | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    timing: Timing = QUICK,
+    **settings: Any,
 ) -> AsyncIterator[Role]:
     words: list[str | None] = ["not started"]
     task = asyncio.create_task(
         produce(
-            kiwoom=kiwoom.settings(account),
+            kiwoom=kiwoom.settings(account, folder, **settings),
             conditions=[ConditionSource(name=name) for name in names],
             bootstrap_servers=kafka,
-            now=lambda: datetime.now(UTC),
+            now=now,
             ready=words.append,
             state_dir=folder,
-            timing=QUICK,
+            timing=timing,
             backoff=SOON,
             on_frame=on_frame,
         )
@@ -386,7 +392,8 @@ async def test_when_the_queue_is_full_the_loss_is_a_gap(
     broker: Any, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "Publisher", functools.partial(Publisher, room=40))
-    async with Kiwoom() as kiwoom, producing(kiwoom, broker.address, account, tmp_path, ["돌파"]) as role:
+    few = producing(kiwoom := Kiwoom(), broker.address, account, tmp_path, ["돌파"], spool_bytes=2000, journal=False)
+    async with kiwoom, few as role:
         await role.ready()
         await asyncio.to_thread(broker.stop)
         with suppress(ConnectionClosed):
@@ -436,7 +443,7 @@ SETTINGS = {"rest_url": "http://127.0.0.1:1", "websocket_url": "ws://127.0.0.1:1
 async def test_wrong_settings_are_named(settings: dict[str, str], names: list[str], says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says):
         await produce(
-            kiwoom=KiwoomSettings.model_validate(SETTINGS | settings),
+            kiwoom=KiwoomSettings.model_validate(SETTINGS | {"state_dir": str(tmp_path)} | settings),
             conditions=[ConditionSource(name=name) for name in names],
             bootstrap_servers="127.0.0.1:1",
             now=lambda: datetime.now(UTC),
@@ -449,7 +456,7 @@ async def test_without_kafka_the_role_ends_with_what_to_do(tmp_path: Path, monke
     monkeypatch.setattr(Publisher, "check", functools.partialmethod(Publisher.check, within=0.3))
     with pytest.raises(HitstreamError, match=r"Kafka does not answer at 127\.0\.0\.1:\d+: start it"):
         await produce(
-            kiwoom=KiwoomSettings.model_validate(SETTINGS),
+            kiwoom=KiwoomSettings.model_validate(SETTINGS | {"state_dir": str(tmp_path)}),
             conditions=[ConditionSource(name="돌파")],
             bootstrap_servers=f"127.0.0.1:{free_port()}",
             now=lambda: datetime.now(UTC),
