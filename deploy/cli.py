@@ -97,6 +97,7 @@ def produce(*, common: Common = _COMMON) -> int:
             now=_clock(settings).now,
             ready=ready,
             state_dir=settings.local.data_dir / "producer",
+            speed=settings.clock.speed,
         ),
     )
 

@@ -93,6 +93,14 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
             return self.market.phase == "open" and local < last
         return hours is not None and hours.open <= local.time() < hours.close
 
+    def phase(self, at: datetime) -> Literal["open", "before", "closed"]:
+        """Whether the market trades, is yet to open today, or is closed."""
+        if self.trading(at):
+            return "open"
+        local = at.astimezone(KST)
+        hours = self.day(local.date())
+        return "before" if hours is not None and local.time() < hours.open else "closed"
+
     def rest(self, at: datetime) -> Rest | None:
         """Why no session is wanted at a moment, and until when; None if one is."""
         if self.always:

@@ -214,6 +214,11 @@ class Conditions:
         return {name: (s.state, s.cause) for name, s in self._subscriptions.items()}
 
     @property
+    def members(self) -> dict[str, tuple[str, ...]]:
+        """Who is in each live condition."""
+        return {name: tuple(sorted(s.members)) for name, s in self._subscriptions.items() if s.members is not None}
+
+    @property
     def session(self) -> tuple[SessionState, str]:
         """State and cause of the session."""
         return self._session_state, self._session_cause

@@ -38,6 +38,8 @@ _KEPT_BEATS: Final = 500
 _LONGEST_LINE: Final = 64 * 1024 * 1024
 _LONGEST_PATH: Final = 100  # Bytes; the system allows 107.
 _ANSWER_WITHIN: Final = 10.0
+_SESSION_WITHIN: Final = 8.0
+_NEEDED: Final = 120.0  # Seconds for which a session that was opened for a question stays.
 
 
 class NotRunning(HitstreamError):
@@ -71,11 +73,15 @@ class Switchboard:
 
     Args:
         ask: sends somebody else's request among the session's own (`Client.ask`).
+        need: has a session kept or opened for so many real seconds, also while it would rest.
         view: what the producer says of itself now.
     """
 
-    def __init__(self, *, ask: Callable[[str], None], view: Callable[[], View]) -> None:
+    def __init__(
+        self, *, ask: Callable[[str], None], view: Callable[[], View], need: Callable[[float], None] = lambda _: None
+    ) -> None:
         self._ask = ask
+        self._need = need
         self._view = view
         self._connection = ""
         self._number = 0
@@ -103,6 +109,7 @@ class Switchboard:
 
     def lost(self, cause: str) -> None:
         """The connection is gone: whoever listens is told."""
+        self._names = {}
         for tap in self._taps:
             tap.heard.end(cause)
 
@@ -115,6 +122,21 @@ class Switchboard:
     def view(self) -> View:
         """What the producer says of itself now."""
         return self._view()
+
+    async def there(self, within: float) -> None:
+        """Wait until there is a session that takes requests; one that rests is opened.
+
+        Raises:
+            Unreachable: there was none in time; the sentence says why not.
+        """
+        self._need(within + _NEEDED)
+        try:
+            async with asyncio.timeout(within):
+                while not (self.view.asking and self._names):  # noqa: ASYNC110 – the view is asked, it does not tell
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            state, cause = self.view.session
+            raise Unreachable(f"the session is {state}" + (f": {cause}" if cause else "")) from None
 
     @contextmanager
     def tap(self) -> Iterator[Tap]:
@@ -275,6 +297,8 @@ async def _answer(board: Switchboard, reader: asyncio.StreamReader, writer: asyn
 
 
 async def _attached(board: Switchboard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(Unreachable):  # The view then says that there is no session, and why.
+        await board.there(_SESSION_WITHIN)
     with board.tap() as tap:
         for frame in tap.history:
             await _write(writer, {"frame": frame})
@@ -412,7 +436,7 @@ async def attach(folder: Path, key: str) -> AsyncIterator[Attached]:
         history: list[Frame] = []
         view: View | None = None
         while view is None:
-            said = await _read(reader)
+            said = await _read(reader, _ANSWER_WITHIN + _SESSION_WITHIN)
             view = said.view
             if said.frame is not None:
                 history.append(said.frame)
@@ -436,9 +460,9 @@ async def _open(folder: Path, key: str) -> tuple[asyncio.StreamReader, asyncio.S
         raise NotRunning("no producer of this app key runs on this machine: start `hitstream produce`") from None
 
 
-async def _read(reader: asyncio.StreamReader) -> _Heard:
+async def _read(reader: asyncio.StreamReader, within: float = _ANSWER_WITHIN) -> _Heard:
     try:
-        async with asyncio.timeout(_ANSWER_WITHIN):
+        async with asyncio.timeout(within):
             line = await reader.readline()
         return msgspec.json.decode(line, type=_Heard)
     except (TimeoutError, ConnectionError, ValueError, msgspec.MsgspecError):

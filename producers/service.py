@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,6 +26,8 @@ from streams.events import ConfigError, Frame, Gap, HitstreamError, Record, trad
 from . import metrics
 from .calendar import Calendar, calendar_of
 from .conditions import Conditions
+from .control import Switchboard, View, serving
+from .errands import Errands
 from .journal import clipped
 from .kiwoom.client import Backoff, Client
 from .kiwoom.errors import KiwoomError
@@ -81,6 +83,7 @@ async def produce(
     timing: Timing | None = None,
     backoff: Backoff | None = None,
     on_frame: Callable[[Frame], None] | None = None,
+    speed: float = 1.0,
 ) -> None:
     """Keep the conditions open and publish what they say, until cancelled.
 
@@ -94,6 +97,7 @@ async def produce(
             is in the folder of `kiwoom.state_dir`.
         timing, backoff: waits other than those of the settings.
         on_frame: is given every raw frame, secrets masked.
+        speed: seconds of `now` per real second.
 
     Raises:
         ConfigError: a setting is missing or wrong.
@@ -106,7 +110,18 @@ async def produce(
     shared = state_folder(kiwoom.state_dir, kiwoom.websocket_url)
     with login_lock(shared, producer, "hitstream produce"):
         await _produce(
-            kiwoom, conditions, bootstrap_servers, now, ready, state_dir, timing, backoff, on_frame, calendar, shared
+            kiwoom,
+            conditions,
+            bootstrap_servers,
+            now,
+            ready,
+            state_dir,
+            timing,
+            backoff,
+            on_frame,
+            calendar,
+            shared,
+            speed,
         )
 
 
@@ -122,6 +137,7 @@ async def _produce(
     on_frame: Callable[[Frame], None] | None,
     calendar: Calendar,
     shared: Path,
+    speed: float,
 ) -> None:
     producer = short_name(kiwoom.app_key.get_secret_value())
     spool = Spool(state_dir / f"spool-{kiwoom.account}-{producer}", limit=kiwoom.spool_bytes)
@@ -146,7 +162,22 @@ async def _produce(
         covered.read(),
         lambda start, end: service.calendar.spans(start, end),  # noqa: PLW0108 – the calendar changes
     )
-    service = _Service(known, publisher, now, ready, calendar)
+    board = Switchboard(
+        ask=lambda text: client.ask(text),  # noqa: PLW0108 – the client comes later
+        need=lambda seconds: client.need(now() + timedelta(seconds=seconds * speed)),
+        view=lambda: View(
+            pid=os.getpid(),
+            account=kiwoom.account,
+            producer=producer,
+            session=known.session,
+            asking=client.asking,
+            states=dict(known.states),
+            members=known.members,
+            statuses=tuple(known.statuses(now())),
+            speed=speed,
+        ),
+    )
+    service = _Service(known, publisher, now, ready, calendar, board.lost)
     metrics.PING_AGE.set_function(service.ping_age)
     try:
         async with httpx.AsyncClient(timeout=_HTTP_TIMEOUT) as http, asyncio.TaskGroup() as publishing:
@@ -170,11 +201,24 @@ async def _produce(
                 now=now,
                 handler=service,
                 calendar=lambda: service.calendar,
-                on_frame=_each(publisher.offer if kiwoom.journal else None, on_frame),
+                on_frame=_each(publisher.offer if kiwoom.journal else None, board.on_frame, on_frame),
             )
             rest = Rest(http, tokens, rest_url=kiwoom.rest_url)
+            errands = Errands(
+                kiwoom=kiwoom,
+                conditions=conditions,
+                producer=producer,
+                board=board,
+                rest=rest,
+                offer=publisher.offer,
+                now=now,
+                trading=lambda day: service.calendar.always or service.calendar.day(day) is not None,
+                hours=lambda at: service.calendar.phase(at),  # noqa: PLW0108 – the calendar changes
+                folder=state_dir,
+            )
             try:
-                async with asyncio.TaskGroup() as listening:
+                async with serving(board, shared, producer), asyncio.TaskGroup() as listening:
+                    listening.create_task(errands.run(), name="errands")
                     listening.create_task(client.run(), name="kiwoom")
                     listening.create_task(service.report(), name="status")
                     listening.create_task(service.confirm(), name="confirmations")
@@ -194,20 +238,18 @@ async def _produce(
         raise
 
 
-def _each(
-    journal: Callable[[Record], None] | None, on_frame: Callable[[Frame], None] | None
-) -> Callable[[Frame], None] | None:
+def _each(journal: Callable[[Record], None] | None, *others: Callable[[Frame], None] | None) -> Callable[[Frame], None]:
     """Who is given every raw frame: the journal's topic, then whoever else asked.
 
     The client calls it after the echo of a PING is on its way; encoding a frame is all that it costs there.
     """
-    if journal is None:
-        return on_frame
 
     def give(frame: Frame) -> None:
-        journal(clipped(frame))
-        if on_frame is not None:
-            on_frame(frame)
+        if journal is not None:
+            journal(clipped(frame))
+        for other in others:
+            if other is not None:
+                other(frame)
 
     return give
 
@@ -249,8 +291,10 @@ class _Service:
         now: Callable[[], datetime],
         ready: Callable[[str | None], None],
         calendar: Calendar,
+        lost: Callable[[str], None],
     ) -> None:
         self.calendar = calendar
+        self._lost = lost
         self._listed: dict[str, str] | None = None
         self._conditions = conditions
         self._publisher = publisher
@@ -307,6 +351,7 @@ class _Service:
     def disconnected(self, cause: str, state: Literal["disconnected", "refused", "displaced", "resting"]) -> None:
         with suppress(QueueFull):
             self._offer_all(self._conditions.disconnected(cause, self._now(), state))
+        self._lost(cause)
         self._show()
 
     async def room(self) -> None:

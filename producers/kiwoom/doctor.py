@@ -177,7 +177,7 @@ class Case:
         history: the frames of a session that is already there; empty: there is none yet.
         connected: whether that session can be asked; False: there is only its history.
         borrowed: the session is the running producer's.
-        complaints: condition → what its program believes (`unanswered`); for what the wire says to be held against.
+        complaints: condition → the state in which its program holds it, where that is not live.
         hours: where the trading day is.
         up_to_list: stop after the list.
         second_key: a second app key of another login is at hand.
@@ -553,6 +553,9 @@ class _Doctor:
                 self.conditions = dict(reply.conditions)
         yield from self._hold_against(known)
         last: dict[tuple[str, str], Exchange] = {(e.asked.seq, e.asked.search_type): e for e in known}
+        if self.case.borrowed:
+            # The producer goes on by itself: only what it still complains of is examined.
+            last = {k: e for k, e in last.items() if k[1] == "1" and self._name(e) in self.case.complaints}
         for exchange in last.values():
             if exchange.refused:
                 yield from self._refused(exchange)
@@ -571,6 +574,8 @@ class _Doctor:
     def _hold_against(self, known: Sequence[Exchange]) -> _Part[None]:
         """What the program believes against what the wire says: a reply that came and was not taken."""
         for name, belief in self.case.complaints.items():
+            if belief != "unanswered":
+                continue
             numbers = {seq for seq, title in self.conditions.items() if _same(title) == _same(name)}
             mine = [e for e in known if e.asked.seq.strip() in numbers]
             if mine and mine[-1].reply is not None and mine[-1].refused == 0:

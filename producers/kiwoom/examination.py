@@ -7,8 +7,9 @@ session that is not ours is neither ended nor logged in beside.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -214,6 +215,22 @@ class Examiner:
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text
+
+
+def borrowing(case: Case, history: Iterable[Frame], states: Mapping[str, tuple[str, str]], speed: float) -> Case:
+    """The case of a session that is the running producer's.
+
+    Args:
+        history: its frames so far.
+        states: condition → (state, cause), as the producer has them.
+        speed: of the clock that stamped the frames.
+    """
+    return replace(
+        case,
+        borrowed=True,
+        history=tuple(seen(frame, speed) for frame in history),
+        complaints={name: state for name, (state, _) in states.items() if state not in ("live", "resting")},
+    )
 
 
 def _is_event(frame: frames.Received) -> bool:

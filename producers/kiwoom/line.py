@@ -23,7 +23,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from streams.events import Frame
 
 from . import frames
-from .errors import Unreachable
+from .errors import STALE_TOKEN, TokenRefused, Unreachable, embedded_code, remedy
+from .token import Tokens
 
 MASK: Final = "***"
 
@@ -88,7 +89,7 @@ async def ask(line: Line, text: str, within: float) -> frames.Received | None:
             if line.ended:
                 raise Unreachable(f"the connection to Kiwoom ended: {line.ended}")
         elif frame.direction == "out":
-            if not sent and frame.text == text:
+            if not sent and frames.request(frame.text) == asked:
                 sent, until = True, loop.time() + within
         elif sent and frames.answers(asked, reply := frames.decode(frame.text)):
             return reply
@@ -238,3 +239,33 @@ def closed_because(error: ConnectionClosed) -> str:
     """Why a connection was closed, in words."""
     close = error.rcvd or error.sent
     return f"closed by Kiwoom ({close.code} {close.reason})".replace(" )", ")") if close else "the connection broke"
+
+
+@asynccontextmanager
+async def logged_in(
+    url: str, tokens: Tokens, *, secrets: Collection[str] = (), spacing: float, pause: float, within: float = 10.0
+) -> AsyncIterator[OwnLine]:
+    """A session of our own, after LOGIN. Whoever calls it holds the app key's lock.
+
+    Args:
+        pause: real seconds after the LOGIN reply in which nothing is sent.
+        within: real seconds to wait for it.
+
+    Raises:
+        KiwoomError: no token, no connection, or LOGIN was refused.
+    """
+    for last in (False, True):
+        token = await tokens.get()
+        async with own_line(url, secrets=[token, *secrets], spacing=spacing) as line:
+            reply = await ask(line, frames.LoginRequest(token=token).text(), within)
+            if not isinstance(reply, frames.LoginReply):
+                raise Unreachable(f"LOGIN was not answered within {within:g} s: `hitstream doctor` says why")
+            if reply.code == 0:
+                await asyncio.sleep(pause)
+                yield line
+                return
+            tokens.discard(token)
+            stale = {str(reply.code), embedded_code(reply.message)} & STALE_TOKEN
+            if last or not stale:
+                said = reply.message or reply.code
+                raise TokenRefused(f"LOGIN was refused ({said}): {remedy(embedded_code(reply.message))}")
