@@ -20,9 +20,11 @@ from cyclopts import App, CycloptsError, Parameter
 from streams.events import ConfigError, HitstreamError
 
 from . import roles
+from .account_commands import conditions, doctor, search
 from .clock import Clock
 from .journal_commands import journal, replay
 from .settings import Settings, example, load, origins
+from .status_command import status
 from .supervisor import watch_lifeline
 
 app = App(
@@ -34,6 +36,10 @@ sink = App(name="sink", help="Run one sink: clickhouse or live.")
 local = App(name="local", help="Run one of the three local servers alone: kafka, clickhouse or kiwoom.")
 app.command(sink)
 app.command(local)
+app.command(doctor)
+app.command(conditions)
+app.command(search)
+app.command(status)
 app.command(journal)
 app.command(replay)
 

@@ -181,7 +181,9 @@ class Errands:
         verdict = done.verdict
         language = verdicts.language_of(os.environ)
         words = f"{verdicts.wrong(verdict, language)} {verdicts.remedy(verdict, language)}".strip()
-        self._say(_DOCTOR, verdict.cause, f"{run.at:%m-%d %H:%M}: {words}{caught_up}", {"good": verdict.cause in GOOD})
+        self._say(
+            _DOCTOR, verdict.cause, f"{run.at:%m-%d %H:%M}: {words}{caught_up}", {"good": float(verdict.cause in GOOD)}
+        )
         log = _log.info if verdict.cause in GOOD else _log.warning
         log("diagnosis", cause=verdict.cause, sure=verdict.sure, condition=verdict.condition)
 

@@ -176,6 +176,7 @@ class Case:
         problems: what is wrong with the settings, in words.
         history: the frames of a session that is already there; empty: there is none yet.
         connected: whether that session can be asked; False: there is only its history.
+        session: what its program says of a session that cannot be asked.
         borrowed: the session is the running producer's.
         complaints: condition → the state in which its program holds it, where that is not live.
         hours: where the trading day is.
@@ -193,6 +194,7 @@ class Case:
     problems: tuple[str, ...] = ()
     history: tuple[Seen, ...] = ()
     connected: bool = True
+    session: str = ""
     borrowed: bool = False
     complaints: dict[str, str] = field(default_factory=dict)
     hours: Literal["open", "before", "closed"] = "open"
@@ -353,8 +355,12 @@ class _Doctor:
         yield from self._settings()
         if self.case.history:
             yield from self._read_history()
-        else:
+        elif self.case.connected:
             yield from self._begin()
+        if not self.case.connected:
+            facts: dict[str, Fact] = {"message": self.case.session}
+            yield Finding(stage="connect", ok=False, words="no-session", facts=facts)
+            raise _Stop(Verdict(cause="connection-lost", sure="likely", facts=facts))
         yield from self._list()
         if self.case.up_to_list:
             return self.signed(

@@ -67,6 +67,9 @@ FINDINGS: Final[dict[str, Words]] = {
     "list-silent": Words(
         "CNSRLST is not answered in {took} s; {pings} PINGs meanwhile", "CNSRLST {took}초간 무응답, PING {pings}개"
     ),
+    "no-session": Words(
+        "the running producer has no session: {message}", "실행 중인 프로듀서에 세션이 없음: {message}"
+    ),
     "never-listed": Words(
         "CNSRREQ was sent without a CNSRLST before it on this connection",
         "이 연결에서 CNSRLST 없이 CNSRREQ가 먼저 전송됨",
@@ -275,7 +278,7 @@ ADVICE: Final[dict[Cause, Advice]] = {
         ),
     ),
     "connection-lost": Advice(
-        Words("The connection ended during the examination: {message}", "진단 중 연결이 끊겼습니다: {message}"),
+        Words("There is no connection any more: {message}", "연결이 끊겼습니다: {message}"),
         Words(
             "Run this again; if it repeats, suspect the network or the server.",
             "다시 실행하세요. 반복되면 네트워크나 서버를 의심하세요.",
