@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,7 +99,7 @@ def replay(
         raise ConfigError("--speed must be above 0.")
     settings = load(config)
     read = Journal(file)
-    run = replays.Replay(read.header, trading=_trading(settings))
+    run = replays.Replay(read.header)
     records = replays.replayed(_between(read, _aware(since), _aware(until)), run, speed)
 
     async def show(records: AsyncIterator[Record]) -> None:
@@ -128,10 +128,6 @@ def replay(
     said += "".join(f"; {count:,} {words}" for words, count in remarks.items() if count)
     print(said + ("; the file's end is torn" if read.torn else ""), file=sys.stderr)  # noqa: T201
     return 1 if stopped else 0
-
-
-def _trading(settings: Settings) -> Callable[[datetime], bool]:
-    return lambda _: True
 
 
 def _between(frames: Any, since: datetime | None, until: datetime | None) -> Iterator[Any]:

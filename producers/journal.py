@@ -27,6 +27,7 @@ from aiokafka.errors import KafkaError
 from streams import topics
 from streams.events import ConfigError, Frame, HitstreamError, encode
 
+from .calendar import Calendar
 from .kiwoom.session import Timing, Wanted
 from .settings import ConditionSource, KiwoomSettings
 
@@ -55,6 +56,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="j
     stex_tp: Literal["K", "N", "A", ""] = "K"
     timing: Timing = Timing()
     market_clock: bool = False
+    calendar: Calendar = Calendar()
     speed: float = 1.0
 
 
@@ -71,6 +73,7 @@ def header(
         conditions=tuple(Wanted(c.name, c.seq) for c in conditions),
         stex_tp=kiwoom.stex_tp,
         timing=timing or Timing(login_pause=kiwoom.login_pause, send_spacing=kiwoom.send_spacing),
+        calendar=Calendar(always=kiwoom.hours == "always"),
         speed=speed,
     )
 

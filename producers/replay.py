@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,14 +24,14 @@ from streams.events import Frame, Record, Status
 from .conditions import Conditions
 from .journal import CUT, Header
 from .kiwoom import frames
-from .kiwoom.session import MASK, Action, Moment, Over, Send, Session
+from .kiwoom.session import MASK, Action, MarketClock, Moment, Over, Send, Session
 from .publisher import Publisher
 
 _EARLY: Final = 0.005
 """Real seconds by which a timer may seem to be early: the journal's times and the session's come from two clocks."""
 
-_LATE: Final = 0.02
-"""Real seconds by which a timer may have been late: within them, a received frame has come first."""
+_LATE: Final = 0.01
+"""Real seconds by which a timer may have been late: within them, a received frame is taken to have come first."""
 
 
 class Figures(msgspec.Struct):
@@ -51,13 +51,13 @@ class Replay:
 
     Args:
         header: how the session was set up.
-        trading: whether the market traded at a moment; nothing is audited outside.
+        late: real seconds by which its timers may have been late.
     """
 
-    def __init__(self, header: Header, *, trading: Callable[[datetime], bool] = lambda _: True) -> None:
+    def __init__(self, header: Header, *, late: float = _LATE) -> None:
         self.figures = Figures()
         self._header = header
-        self._trading = trading
+        self._late = late
         self._producers: dict[str, _Producer] = {}
 
     def feed(self, frame: Frame) -> list[Record]:
@@ -65,7 +65,7 @@ class Replay:
         name = frame.connection.rsplit("-", 2)[0]
         producer = self._producers.get(name)
         if producer is None:
-            producer = _Producer(name, self._header, frame.at, self.figures, self._trading)
+            producer = _Producer(name, self._header, frame.at, self.figures, self._late)
             self._producers[name] = producer
         return self._told(producer.feed(frame))
 
@@ -82,14 +82,19 @@ class Replay:
 class _Producer:
     """One app key's connections, one after the other."""
 
-    def __init__(
-        self, name: str, header: Header, begun: datetime, figures: Figures, trading: Callable[[datetime], bool]
-    ) -> None:
+    def __init__(self, name: str, header: Header, begun: datetime, figures: Figures, late: float) -> None:
         self._header = header
         self._begun = begun
         self._figures = figures
-        self._trading = trading
-        self._conditions = Conditions(header.account, name, [c.name for c in header.conditions], begun)
+        self._late = late
+        self._calendar = header.calendar
+        self._conditions = Conditions(
+            header.account,
+            name,
+            [c.name for c in header.conditions],
+            begun,
+            spans=self._spans,
+        )
         self._session: Session | None = None
         self._connection = ""
         self._numbers: dict[str, int] = {}
@@ -144,7 +149,9 @@ class _Producer:
 
     def _sending(self, session: Session, frame: Frame, now: Moment) -> list[Record]:
         if frame.number == 1:
-            return self._do(session.opened(now), now.at)
+            records = self._do(session.opened(now), now.at)
+            self._sent.clear()
+            return records
         if isinstance(frames.decode(frame.text), frames.Ping):
             return []  # The echo comes with its PING.
         records = self._run(session, now, until=now.t + _EARLY, text=frame.text)
@@ -156,7 +163,7 @@ class _Producer:
         return records
 
     def _receiving(self, session: Session, frame: Frame, now: Moment) -> list[Record]:
-        records = self._run(session, now, until=now.t - _LATE)
+        records = self._run(session, now, until=now.t - self._late)
         # A replacement character stands for bytes that were no UTF-8, and a frame with such bytes is not read.
         raw = frame.text.encode().replace("\ufffd".encode(), b"\xff")
         records += self._do(session.received(raw, now), now.at)
@@ -193,10 +200,22 @@ class _Producer:
                         self._sent.append(text)
                 case Over(condition=condition) if condition:
                     self._patient |= {condition}
+                case MarketClock(state=state, at=said_at):
+                    self._calendar = self._calendar.heard(state, said_at)
                 case _:
                     pass
             records += self._conditions.apply(action, at)
+        records += self._conditions.due(at)
+        self._conditions.told()
         return records
+
+    # The market's own clock changes the calendar while the session runs.
+
+    def _spans(self, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
+        return self._calendar.spans(start, end)
+
+    def _trading(self, at: datetime) -> bool:
+        return self._calendar.trading(at)
 
     def _seconds(self, at: datetime) -> float:
         return (at - self._begun).total_seconds() / self._header.speed

@@ -16,7 +16,7 @@ STANDING: Final[Mapping[str, str]] = {
     # the connection
     "refuse-connection": "the WebSocket handshake is refused (HTTP 403)",
     "hang-connection": "the WebSocket handshake is never answered",
-    "half-open": "TCP is alive, but nothing is sent and nothing is heard",
+    "half-open": "TCP is alive, but nothing is sent and nothing is heard; once it is over, the connection is cut",
     "no-ping": "no PINGs are sent",
     "echo-unheard": "the echoes of PINGs do not arrive: R10002 after a while",
     "contested-key": "another program logs in with the app key 3 s after every login: R10001",

@@ -148,6 +148,7 @@ class Session:
         self._last_request = -1e9
         self._next_ping = 0.0
         self._unanswered: float | None = None
+        self._was_deaf = False
         self._deaf_until = 0.0
         self._contested_at: float | None = None
         self._cleared: set[str] = set()
@@ -161,7 +162,7 @@ class Session:
         if self.closed:
             return []
         self._counts["frames_in"] += 1
-        if self.faults.on("half-open"):
+        if self._deaf:
             return self._ignore("sent under the fault half-open")
         try:
             frame = msgspec.json.decode(text)
@@ -189,7 +190,7 @@ class Session:
 
     def publish(self, happened: Iterable[Happening]) -> list[Output]:
         """Tell the client what it registered for, of what happened on the market (in that order)."""
-        if self.closed or self.app_key is None or self.faults.on("zombie") or self.faults.on("half-open"):
+        if self.closed or self.app_key is None or self.faults.on("zombie") or self._deaf:
             return []
         mixed = self.faults.on("mixed-frames")
         hits: list[dict[str, Any]] = []
@@ -219,9 +220,12 @@ class Session:
         """Do what is due: PINGs, deadlines, replies that were held back."""
         if self.closed:
             return []
-        if self.faults.on("half-open"):
+        if self._deaf:
             self._deaf_until = now + 1.0
-            return []
+            if self.faults.on("half-open"):
+                return []
+            self.closed = True  # What was under way is lost: such a connection does not come back.
+            return [Close(None, "")]
         if self.app_key is None:
             late = now >= self._opened + self._rules.login_timeout
             return self._end(_system("R10004", R10004)) if late else []
@@ -243,8 +247,8 @@ class Session:
     @property
     def due(self) -> float:
         """When `tick` is to be called next."""
-        if self.faults.on("half-open"):
-            return self._deaf_until
+        if self._deaf:
+            return self._deaf_until if self.faults.on("half-open") else 0.0
         if self.app_key is None:
             return self._opened + self._rules.login_timeout
         times = [self._next_ping, *(held.at for held in self._held)]
@@ -253,6 +257,12 @@ class Session:
         if self._contested_at is not None:
             times.append(self._contested_at)
         return min(times)
+
+    @property
+    def _deaf(self) -> bool:
+        """Whether nothing gets through, now or since the fault `half-open` was in force."""
+        self._was_deaf = self._was_deaf or self.faults.on("half-open")
+        return self._was_deaf
 
     def displace(self) -> list[Output]:
         """The app key has logged in elsewhere."""

@@ -251,11 +251,12 @@ def test_a_momentary_fault(market: Exchange, name: str) -> None:
     assert seen == expected
 
 
-def test_a_half_open_session_is_heard_again_afterwards(market: Exchange) -> None:
+def test_a_half_open_session_is_cut_when_the_fault_is_over(market: Exchange) -> None:
     talk = Talk(market, "half-open")
     assert talk.say(LOGIN) == []
+    assert talk.wait(60) == []
     talk.switch("")
-    assert talk.say(LOGIN)[-1] == LoggedIn("key")
+    assert talk.wait(0.1) == [Close(None, "")]
 
 
 def test_a_fault_can_be_limited_to_some_conditions(market: Exchange) -> None:
