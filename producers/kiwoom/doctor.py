@@ -56,6 +56,9 @@ BURST: Final = 0.3
 PROMPT: Final = 0.35
 """Seconds within which a reply normally comes; Kiwoom's take 0.05."""
 
+RECENT: Final = 60.0
+"""Seconds back to which a hit or exit shows that the stream lives now."""
+
 AFTER_LOGIN: Final = 1.0
 """Seconds after the LOGIN reply within which a request counts as part of a burst."""
 
@@ -472,10 +475,10 @@ class _Doctor:
     def _events(self, targets: Sequence[str]) -> Diagnosis:
         case = self.case
         asked = list(targets)
-        before = events(self.log)
+        before = events(item for item in self.log if item.t > self.log[-1].t - RECENT)
         if not any(before.get(seq) for seq in asked) and case.hours == "open":
             yield from self._do(Listen(seconds=case.observe, until_event=True))
-        counts = events(self.log)
+        counts = events(item for item in self.log if item.t > self.log[-1].t - max(RECENT, case.observe))
         pings = sum(isinstance(item.received, frames.Ping) for item in self.log)
         heard = sum(counts.get(seq, 0) for seq in asked)
         name = case.only or (self.conditions[asked[0]] if len(asked) == 1 else "")
@@ -809,8 +812,21 @@ class _Doctor:
         if outcome.ended:
             self.ended = outcome.ended
             self._watch_system()
-            raise _Stop(Verdict(cause="connection-lost", sure="proved", facts={"message": outcome.ended}))
+            facts: dict[str, Fact] = {"message": outcome.ended, "conditions": len(self.conditions)}
+            known = exchanges(self.log)
+            if self.case.borrowed and self.conditions and len(known) > 1 and all(e.reply is None for e in known):
+                # The producer gave the connection up because nothing was answered on it: that is the evidence.
+                yield Finding(stage="experiment", ok=None, words="given-up", facts=facts)
+                raise _Stop(self._nothing_answers(facts))
+            raise _Stop(Verdict(cause="connection-lost", sure="proved", facts=facts))
         return outcome
+
+    def _nothing_answers(self, facts: dict[str, Fact]) -> Verdict:
+        """The verdict where no experiment could be finished."""
+        if self.case.hours != "open":
+            also: tuple[Cause, ...] = ("module-down", "rights-withdrawn")
+            return Verdict(cause="closed-hours", sure="possible", also=also, facts=facts)
+        return Verdict(cause="module-down", sure="possible", also=("rights-withdrawn", "connection-deaf"), facts=facts)
 
     def _watch_system(self) -> None:
         """Stop where Kiwoom has said itself why the session ended."""

@@ -70,6 +70,7 @@ FINDINGS: Final[dict[str, Words]] = {
     "no-session": Words(
         "the running producer has no session: {message}", "실행 중인 프로듀서에 세션이 없음: {message}"
     ),
+    "given-up": Words("the producer gave this connection up: {message}", "프로듀서가 이 연결을 포기함: {message}"),
     "never-listed": Words(
         "CNSRREQ was sent without a CNSRLST before it on this connection",
         "이 연결에서 CNSRLST 없이 CNSRREQ가 먼저 전송됨",
