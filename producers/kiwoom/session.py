@@ -324,6 +324,7 @@ class Session:
         self._asides: list[tuple[str, str, float]] = []
         self._trading = trading
         self._market_clock = market_clock
+        self._clock_asked = False
         self._searches: dict[str, _Search] = {}
         # Searches that were given up, by seq: an answer may still come, and must not be taken for a snapshot.
         self._strays: dict[str, int] = {}
@@ -446,7 +447,7 @@ class Session:
             case frames.ClearReply():
                 self._clear_reply(frame)
             case frames.RegisterReply():
-                self._ignore("unasked-reply")
+                self._register_reply(frame, now)
             case frames.Unreadable(reason=reason):
                 self._ignore(reason)
 
@@ -698,6 +699,17 @@ class Session:
         if reply.code != 0:
             self._ignore("clear-refused")
 
+    def _register_reply(self, reply: frames.RegisterReply, now: Moment) -> None:
+        """The market clock is the only thing that we register; what others have registered is theirs to judge."""
+        if reply.trnm != "REG" or not self._clock_asked:
+            self._ignore("unasked-reply")
+            return
+        self._clock_asked = False
+        if reply.code != 0:
+            self._ignore("register-refused")
+            if self._leaving_by is None:
+                self._queue.append(_Outgoing("clock", not_before=now.t + self._timing.ask_again))
+
     # -- entries
 
     def _entry(self, entry: frames.Entry, number: int, now: Moment) -> None:
@@ -948,6 +960,7 @@ class Session:
                         self._asides.append((request.seq, request.search_type, now.t))
                     self._put(item.text, now)
                 case "clock":
+                    self._clock_asked = True
                     items = frames.Items(item=[""], type=[frames.MARKET_CLOCK])
                     self._put(frames.RegisterRequest(grp_no=_CLOCK_GROUP, data=[items]).text(), now)
                 case "search":

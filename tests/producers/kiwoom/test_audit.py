@@ -14,6 +14,7 @@ from producers.kiwoom.session import (
     Audited,
     Changed,
     Entry,
+    Ignored,
     Listed,
     MarketClock,
     Moment,
@@ -311,6 +312,17 @@ def test_the_market_clock_is_asked_for_after_the_conditions_and_heard() -> None:
     assert [json.loads(text)["trnm"] for text in server.sent if text != PING][-1] == "REG"
     server.say({"trnm": "REAL", "data": [{"values": {"215": "3", "20": "090000"}, "type": "0s", "item": ""}]})
     assert [clock.state for clock in server.all(MarketClock)] == ["3"]
+
+
+def test_a_refused_registration_is_counted_and_tried_again() -> None:
+    server = live("돌파", market_clock=True)
+    server.say({"trnm": "REG", "return_code": 105111, "return_msg": "실시간 항목 등록에 실패했습니다"})
+    assert [ignored.reason for ignored in server.all(Ignored)] == ["register-refused"]
+    server.wait(70)
+    assert server.count("REG") == 2
+    server.say({"trnm": "REG", "return_code": 0, "return_msg": ""})
+    server.wait(200)
+    assert server.count("REG") == 2
 
 
 # --- a connection that has proved itself
