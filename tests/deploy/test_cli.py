@@ -22,7 +22,9 @@ def hitstream(
     return subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],
         cwd=folder,
-        env=clean | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | dict(environ or {}),
+        env=clean
+        | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "XDG_STATE_HOME": str(folder), "LC_ALL": "C.UTF-8"}
+        | dict(environ or {}),
         capture_output=True,
         text=True,
         timeout=60,
@@ -51,6 +53,26 @@ ACCOUNT = {
         (["topics"], {}, 2, "kafka.bootstrap_servers is not set"),
         (["migrate"], {}, 2, "clickhouse.dsn is not set"),
         (["local", "kiwoom", "--speed", "0"], {}, 2, "--speed must be above 0"),
+        (["conditions"], {}, 2, "kiwoom.rest_url is not set"),
+        (["search"], ACCOUNT, 2, "search"),
+        (["search", "돌파"], {}, 2, "kiwoom.rest_url is not set"),
+        (["search", "돌파"], ACCOUNT, 1, "127.0.0.1:9"),
+        (["conditions"], ACCOUNT, 1, "127.0.0.1:9"),
+        (["status"], {}, 2, "kafka.bootstrap_servers is not set"),
+        (["status"], {"HITSTREAM_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}, 1, "127.0.0.1:9"),
+        (
+            ["status", "--watch", "--json"],
+            {"HITSTREAM_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"},
+            2,
+            "do not go together",
+        ),
+        (["doctor", "--observe", "0"], ACCOUNT, 2, "--observe must be above 0"),
+        (["doctor", "--lang", "fr"], ACCOUNT, 2, "fr"),
+        (["doctor", "--second-key-file", "none"], ACCOUNT, 2, "none"),
+        (["doctor"], ACCOUNT, 1, "There is no way to Kiwoom"),
+        (["doctor"], {}, 1, "kiwoom.app_key is not set"),
+        (["doctor", "--lang", "ko"], {}, 1, "설정이 완전하지 않습니다"),
+        (["doctor"], {"LC_ALL": "ko_KR.UTF-8"}, 1, "설정이 완전하지 않습니다"),
         (["up", "--live"], {}, 2, "needs kiwoom.app_key"),
         (["up", "--live"], {k: v for k, v in ACCOUNT.items() if "KEY" in k}, 2, "No condition is configured"),
         (["up"], {"HITSTREAM_KIWOOM__REST_URL": "http://127.0.0.1:9"}, 2, "or neither"),
@@ -72,7 +94,8 @@ def test_a_taken_port_is_named_with_the_setting_that_changes_it(tmp_path: Path) 
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        done = hitstream("up", folder=tmp_path, environ={"HITSTREAM_LIVE__PORT": port})
+        others = {f"HITSTREAM_LOCAL__{name}_PORT": "0" for name in ("KAFKA", "CLICKHOUSE", "KIWOOM")}
+        done = hitstream("up", folder=tmp_path, environ=others | {"HITSTREAM_LIVE__PORT": port})
     assert done.returncode == 1
     assert f"Port {port}, which the dashboard needs, is taken" in done.stderr
     assert "live.port" in done.stderr
