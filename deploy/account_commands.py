@@ -23,8 +23,9 @@ from cyclopts import Parameter
 
 from streams.events import KST, ConfigError, Frame, HitstreamError, SearchResult
 
+from . import logs
 from .clock import Clock
-from .settings import Settings
+from .settings import LogSettings, Settings
 
 Config = Annotated[Path | None, Parameter(name="--config", help="Settings file (default: ./hitstream.toml).")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
@@ -362,6 +363,8 @@ def _settings(config: Path | None, *, complete: bool = True) -> Settings:
     """What is in force, also beside a running `up`."""
     from .up import beside
 
+    # What a role would log goes to stderr, and only where it matters: stdout is the command's answer.
+    logs.configure(LogSettings(level="warning"))
     settings = beside(config)
     if complete and (problems := _problems(settings)):
         raise ConfigError(f"{problems[0]}; put it into hitstream.toml or the environment.")
