@@ -356,7 +356,7 @@ class _Doctor:
 
     def examine(self) -> Diagnosis:
         yield from self._settings()
-        if self.case.history:
+        if self.case.history or self.case.borrowed:
             yield from self._read_history()
         elif self.case.connected:
             yield from self._begin()
