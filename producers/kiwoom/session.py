@@ -600,6 +600,11 @@ class Session:
                 if search_type == "1" and ours:
                     return False
                 self._asides.remove(aside)
+                own = self._by_seq.get(seq)
+                if search_type == "1" and reply.code == 0 and own is not None and own.state == "live":
+                    # Accepted as new: our registration was gone, and nobody had said so.
+                    self._change(own, "requested", "its registration was lost")
+                    self._request_anew(own)
                 return True
         return False
 

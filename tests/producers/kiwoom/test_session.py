@@ -717,3 +717,22 @@ def test_the_reply_to_somebody_elses_search_is_not_taken_for_a_snapshot() -> Non
     assert (told(talk), talk.state("CCI")) == ([], "requested")
     talk.hear('{"trnm":"CNSRREQ","seq":"3","return_code":0,"data":[{"jmcode":"A000660"}]}')
     assert talk.state("CCI") == "live"
+
+
+def test_a_registration_that_a_question_finds_lost_is_made_anew() -> None:
+    talk = Talk("CCI")
+    talk.listed()
+    talk.wait_for(request("3"))
+    talk.hear(reply("3", "005930"))
+    talk.did(talk.session.ask(request("3"), talk.now))
+    talk.wait_for(request("3"))
+    talk.hear(refusal(900003, "이미 등록된 조건검색 일련번호입니다.(seq=3)"))
+    assert talk.state("CCI") == "live"
+    talk.did(talk.session.ask(request("3"), talk.now))
+    talk.wait_for(request("3"))
+    talk.hear(reply("3", "000660"))
+    assert (talk.state("CCI"), talk.cause("CCI")) == ("requested", "its registration was lost")
+    talk.wait_for(clear("3"))
+    talk.wait_for(request("3"))
+    talk.hear(reply("3", "000660"))
+    assert talk.state("CCI") == "live"
