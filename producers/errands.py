@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -26,6 +27,7 @@ from . import searches
 from .control import Switchboard, Tap
 from .kiwoom import verdicts
 from .kiwoom.doctor import GOOD, Case
+from .kiwoom.errors import Unreachable
 from .kiwoom.examination import Examination, Examiner, borrowing
 from .kiwoom.rest import Rest
 from .searches import Run
@@ -59,6 +61,8 @@ class Errands:
         hours: where the trading day is at a moment.
         folder: where it is remembered what was done.
         again: real seconds until a failed run is tried again.
+        patience, observe: real seconds that a reply may take, and that a diagnosis listens for events.
+        session_within: real seconds to wait for a session.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Errands:
         again: float = _AGAIN,
         patience: float = 5.0,
         observe: float = 20.0,
+        session_within: float = _SESSION_WITHIN,
     ) -> None:
         self._kiwoom = kiwoom
         self._conditions = {c.name: c for c in conditions}
@@ -90,6 +95,7 @@ class Errands:
         self._again = again
         self._patience = patience
         self._observe = observe
+        self._session_within = session_within
         self._file = folder / f"errands-{kiwoom.account}-{producer}.json"
         self._searches = searches.planned((c.name, c.search_at) for c in conditions)
         self._diagnoses = searches.planned([(_DOCTOR, kiwoom.doctor_at)])
@@ -198,9 +204,15 @@ class Errands:
             observe=self._observe,
         )
         secrets = [self._kiwoom.app_key.get_secret_value(), self._kiwoom.secret_key.get_secret_value()]
-        async with self._session() as tap:
-            view = self._board.view
-            borrowed = borrowing(case, tap.history, view.states, view.speed)
+        with suppress(Unreachable):  # Then that is what the diagnosis has to say.
+            await self._board.there(self._session_within)
+        view = self._board.view
+        with self._board.tap() as tap:
+            borrowed = replace(
+                borrowing(case, tap.history, view.states, view.speed),
+                connected=view.asking,
+                session=": ".join(part for part in view.session if part),
+            )
             return await Examiner(borrowed, url="", tokens=None, line=tap, secrets=secrets, speed=view.speed).run()
 
     # -- the session
@@ -212,7 +224,7 @@ class Errands:
         Raises:
             Unreachable: there is none to be had for now.
         """
-        await self._board.there(_SESSION_WITHIN)
+        await self._board.there(self._session_within)
         with self._board.tap() as tap:
             yield tap
 

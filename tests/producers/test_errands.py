@@ -39,6 +39,7 @@ class World:
         self.published: list[Record] = []
         self.silent = False
         self.asking = True
+        self.taken = False
         self.needed: list[float] = []
         self.board = Switchboard(ask=self.ask, need=self.need, view=self.view)
         self.goes_by("out", LIST)
@@ -46,10 +47,11 @@ class World:
 
     def need(self, seconds: float) -> None:
         self.needed.append(seconds)
-        self.asking = True
+        self.asking = self.asking or not self.taken
 
     def view(self) -> View:
         state = ("live", "") if self.asking else ("resting", "after the close")
+        state = ("displaced", "R10001") if self.taken else state
         return View(
             pid=1, account="main", producer="p", session=state, asking=self.asking, states={NAME: ("live", "")},
             members={NAME: ("005930",)},
@@ -89,6 +91,7 @@ class World:
             again=again,
             patience=0.2,
             observe=0.2,
+            session_within=0.3,
         )
         task = asyncio.create_task(errands.run())
         try:
@@ -167,3 +170,11 @@ async def test_the_scheduled_diagnosis_is_on_status_and_before_the_open_judges_u
         await until(lambda: any(s.state == verdict for s in world.said("doctor")))
     assert all(s.kind == "diagnosis" for s in world.said("doctor"))
     assert "hush" not in str(world.published)
+
+
+async def test_a_diagnosis_without_a_session_says_what_took_it(tmp_path: Path) -> None:
+    world = World(tmp_path, "10:00")
+    world.asking, world.taken = False, True
+    world.goes_by("in", '{"trnm":"SYSTEM","code":"R10001","message":"동일한 App key로 접속이 되었습니다"}')
+    async with world.running(doctor_at=(time(10, 0),)):
+        await until(lambda: any(s.state == "displaced" for s in world.said("doctor")))
