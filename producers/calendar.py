@@ -25,12 +25,13 @@ _LATE: Final = time(10, 0)
 _MAINTENANCE: Final = (time(8, 0), time(8, 20))
 # Without the market's word that it has closed, an open market is believed for so long after its hour.
 _OVERTIME: Final = timedelta(hours=2)
+# So long is it believed that the market has yet to open: its opening may have been missed.
+_STILL_CLOSED: Final = timedelta(minutes=30)
 _SEARCHED_DAYS: Final = 366
 
 # FID 215 of the market clock.
-_BEFORE: Final = frozenset({"0"})
-_OPEN: Final = frozenset({"2", "3"})
-_OVER: Final = frozenset({"4", "8", "9"})
+_Phase = Literal["before", "open", "over"]
+_PHASES: Final[tuple[tuple[str, _Phase], ...]] = (("0", "before"), ("23", "open"), ("489", "over"))
 
 
 class Hours(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,10 +57,15 @@ class Rest(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """What the market's clock last said on a day."""
+    """What the market's clock last said, and when."""
 
-    day: date
-    phase: Literal["before", "open", "over"]
+    at: datetime
+    phase: _Phase
+
+    @property
+    def day(self) -> date:
+        """The day of which it was said."""
+        return self.at.astimezone(KST).date()
 
 
 class Calendar(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +96,8 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
         hours = self.day(local.date())
         if self.market is not None and self.market.day == local.date():
             last = _moment(local.date(), (hours or self.hours).logout) + _OVERTIME
-            return self.market.phase == "open" and local < last
+            if self.market.phase != "before" or local - self.market.at < _STILL_CLOSED:
+                return self.market.phase == "open" and local < last
         return hours is not None and hours.open <= local.time() < hours.close
 
     def phase(self, at: datetime) -> Literal["open", "before", "closed"]:
@@ -148,16 +155,10 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
 
     def heard(self, state: str, at: datetime) -> Calendar:
         """The calendar after the market's clock said `state` (FID 215). A word that is not known changes nothing."""
-        day = at.astimezone(KST).date()
-        if state in _BEFORE:
-            market = Heard(day, "before")
-        elif state in _OPEN:
-            market = Heard(day, "open")
-        elif state in _OVER:
-            market = Heard(day, "over")
-        else:
-            return self
-        return self if market == self.market else msgspec.structs.replace(self, market=market)
+        for states, phase in _PHASES:
+            if state and state in states:
+                return msgspec.structs.replace(self, market=Heard(at, phase))
+        return self
 
     def _next_login(self, day: date) -> datetime:
         for coming in (day + timedelta(days=n) for n in range(1, _SEARCHED_DAYS)):

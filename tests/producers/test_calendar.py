@@ -92,7 +92,7 @@ def test_hours_that_do_not_follow_each_other_are_refused() -> None:
 
 
 def test_an_open_that_the_calendar_did_not_know_to_be_late() -> None:
-    day = CALENDAR.heard("0", at("2026-11-19 08:41"))
+    day = CALENDAR.heard("0", at("2026-11-19 09:10"))
     assert not day.trading(at("2026-11-19 09:30"))
     day = day.heard("3", at("2026-11-19 10:00"))
     assert day.trading(at("2026-11-19 10:01"))
@@ -101,6 +101,12 @@ def test_an_open_that_the_calendar_did_not_know_to_be_late() -> None:
     day = day.heard("4", at("2026-11-19 16:30"))
     assert not day.trading(at("2026-11-19 16:31"))
     assert day.rest(at("2026-11-19 16:31")) is not None
+
+
+def test_an_open_that_was_missed_is_not_waited_for_all_day() -> None:
+    day = CALENDAR.heard("0", at("2026-11-23 08:50"))
+    assert not day.trading(at("2026-11-23 09:10"))
+    assert day.trading(at("2026-11-23 09:20"))
 
 
 def test_a_close_that_was_never_heard_is_not_waited_for_all_night() -> None:
