@@ -457,7 +457,7 @@ class _Service:
         session, cause = self._conditions.session
         for known_state in _SESSION_STATES:
             metrics.SESSION.labels(known_state).set(known_state == session)
-        if session == "resting":
+        if session == "resting" or all(state == "resting" for state, _ in states.values()):
             self._ready(None)
         elif session != "live":
             self._ready(f"session {session}: {cause}" if cause else f"session {session}")
