@@ -222,6 +222,7 @@ def local_kiwoom(
     seed: int | None = None,
     speed: float | None = None,
     fault: list[str] | None = None,
+    journal: Path | None = None,
     common: Common = _COMMON,
 ) -> int:
     """A simulated Kiwoom: REST and WebSocket, a market that moves, eight saved conditions.
@@ -234,6 +235,8 @@ def local_kiwoom(
         Market seconds per real second.
     fault
         What goes wrong from the start, by name: NAME, or NAME:SEQ,SEQ for some conditions; may be given again.
+    journal
+        Live this recorded day again, at --speed times its pace, instead of a simulated one.
     """
     settings = load(common.config)
     if speed is not None and not 0 < speed <= 3600:
@@ -243,6 +246,11 @@ def local_kiwoom(
     from .local.kiwoom.faults import named
 
     faults = named(fault or ())
+    tape = None
+    if journal is not None:
+        from .journal_commands import tape_of
+
+        tape, clock = tape_of(journal, clock.speed if speed is None else speed)
     return _run(
         "kiwoom",
         settings,
@@ -255,6 +263,7 @@ def local_kiwoom(
             hours=settings.local.market_hours,
             activity=settings.local.market_activity,
             faults=faults,
+            tape=tape,
             ready=ready,
         ),
     )

@@ -12,13 +12,17 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from streams.events import KST, ConfigError, Record
 
+from .clock import Clock
 from .settings import Settings, load
+
+if TYPE_CHECKING:
+    from .local.kiwoom.recorded import Tape
 
 Config = Annotated[Path | None, Parameter(name="--config", help="Settings file (default: ./hitstream.toml).")]
 Since = Annotated[datetime | None, Parameter(name="--since", help="Only from this moment on (KST unless it says).")]
@@ -128,6 +132,30 @@ def replay(
     said += "".join(f"; {count:,} {words}" for words, count in remarks.items() if count)
     print(said + ("; the file's end is torn" if read.torn else ""), file=sys.stderr)  # noqa: T201
     return 1 if stopped else 0
+
+
+def tape_of(file: Path, speed: float) -> tuple[Tape, Clock]:
+    """A journal for the local market to play, and a clock that begins when it does.
+
+    Raises:
+        ConfigError: there is no whole connection in it.
+        JournalError: it cannot be read.
+    """
+    from producers.journal import Journal
+
+    from .local.kiwoom.recorded import Tape
+
+    tape = Tape(Journal(file), speed)
+    if tape.begins is None:
+        raise ConfigError(f"{file} has no connection from its beginning, so there is nothing to play.")
+    clock = Clock(tape.begins, speed)
+    print(  # noqa: T201
+        f"{tape.connections} connection(s) from {tape.begins.astimezone(KST):%Y-%m-%d %H:%M:%S} KST. For the same hits,"
+        f" let the producer's clock begin there:\n  HITSTREAM_CLOCK__START={tape.begins.astimezone(KST).isoformat()}"
+        f" HITSTREAM_CLOCK__SPEED={speed:g}",
+        file=sys.stderr,
+    )
+    return tape, clock
 
 
 def _between(frames: Any, since: datetime | None, until: datetime | None) -> Iterator[Any]:

@@ -283,7 +283,7 @@ class Conditions:
                         session=self._connection,
                     )
                 )
-        subscription.new_spoke = subscription.new_alive = snapshot.received_at
+        subscription.new_spoke = subscription.new_alive = snapshot.ended_at or snapshot.received_at
         subscription.members = set(snapshot.codes)
         subscription.lost_by = "the condition was requested anew"
         second = snapshot.requested_at.replace(microsecond=0)

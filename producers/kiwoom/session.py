@@ -130,7 +130,11 @@ class Entry(Action, frozen=True, kw_only=True):
 
 
 class Snapshot(Action, frozen=True, kw_only=True):
-    """All members of a condition, as of its request at `requested_at`."""
+    """All members of a condition, as of its request at `requested_at`.
+
+    `ended_at` is set where the reply came so late that our CNSRCLR has gone before it: the moment after which nothing
+    more may have been heard.
+    """
 
     condition: str
     seq: str
@@ -138,6 +142,7 @@ class Snapshot(Action, frozen=True, kw_only=True):
     requested_at: datetime
     received_at: datetime
     frame: int
+    ended_at: datetime | None = None
 
 
 class Changed(Action, frozen=True, kw_only=True):
@@ -246,6 +251,7 @@ class _Subscription:
     outstanding: int = 0
     since_request: dict[str, str] = field(default_factory=dict)
     registered: bool = False
+    cleared_at: datetime | None = None
     held: list[Entry] = field(default_factory=list)
     # What the audit compares: who is in it, when it last said something, and when the next look is due.
     members: set[str] = field(default_factory=set)
@@ -376,6 +382,7 @@ class Session:
         self._queue.clear()
         self._searches.clear()
         self._leaving_by = now.t + self._timing.goodbye
+        self._list_again_at = None
         for subscription in self._subscriptions.values():
             self._release(subscription)
             subscription.step, subscription.reply_by, subscription.again_at = "rest", None, None
@@ -636,6 +643,7 @@ class Session:
                 requested_at=subscription.requested.at,
                 received_at=now.at,
                 frame=self._frames_in,
+                ended_at=None if subscription.registered else subscription.cleared_at,
             )
         )
         subscription.members = set(codes)
@@ -982,6 +990,7 @@ class Session:
                         self._request(subscription, now.t + self._timing.clear_pause)
                     if subscription is not None:
                         subscription.registered = False
+                        subscription.cleared_at = now.at
                     self._put(frames.ClearRequest(seq=item.seq).text(), now)
                 case "request":
                     assert subscription is not None

@@ -26,6 +26,7 @@ from .exchange import Exchange, moment
 from .faults import MOMENTARY, NONE, STANDING, Faults, UnknownFault
 from .market import Crossing, Day
 from .protocol import Session
+from .recorded import RecordedSession
 from .rest import Reply
 
 _NAMES = {condition.seq: condition.name for condition in CONDITIONS}
@@ -58,7 +59,7 @@ def truth(day: Day, query: str) -> Reply:
     )
 
 
-def state(exchange: Exchange, clock: Clock, in_force: Faults, sessions: Iterable[Session]) -> Reply:
+def state(exchange: Exchange, clock: Clock, in_force: Faults, sessions: Iterable[Session | RecordedSession]) -> Reply:
     """Where market and sessions stand."""
     now = clock.now()
     day = exchange.day

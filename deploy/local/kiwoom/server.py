@@ -29,6 +29,7 @@ from . import control
 from .exchange import Exchange, Happening, Hours, Ledger
 from .faults import NONE, Faults, UnknownFault
 from .protocol import Close, LoggedIn, Output, Rules, Send, SendBytes, Session
+from .recorded import RecordedSession, Tape
 from .rest import Limits, Reply, Rest, Tokens
 
 WEBSOCKET_PATH: Final = "/api/dostk/websocket"
@@ -69,6 +70,7 @@ async def serve(
     rules: Rules | None = None,
     limits: Limits | None = None,
     faults: Faults = NONE,
+    tape: Tape | None = None,
 ) -> None:
     """Run a simulated Kiwoom until cancelled: REST at `http://host:port`, WebSocket at `/api/dostk/websocket`.
 
@@ -84,6 +86,7 @@ async def serve(
         app_key, secret_key: the account's; `<app_key>-…` are further keys of it.
         rules, limits: other limits than Kiwoom's, for tests.
         faults: what goes wrong from the beginning.
+        tape: a recorded day that is played over the WebSocket instead; the market then stands still.
 
     Raises:
         PortTaken: the port is in use.
@@ -91,9 +94,14 @@ async def serve(
     listener = _bind(host, port)
     try:
         ready("the simulated market is catching up with its day")
-        store = _Store(state_dir)
+        store = _Store(state_dir if tape is None else None)
         exchange = Exchange(
-            seed=seed, hours=hours, activity=activity, now=clock.now(), start=clock.start, ledger=store.load()
+            seed=seed,
+            hours=hours,
+            activity=activity if tape is None else 0.0,
+            now=clock.now(),
+            start=clock.start,
+            ledger=store.load(),
         )
         _log.info("market begins", date=str(exchange.ledger.date), seed=seed, hours=hours, resumed=exchange.resumed)
         server = _Server(
@@ -103,6 +111,8 @@ async def serve(
             tokens=Tokens(app_key, secret_key),
             rules=(rules or Rules())._replace(ping_interval=ping_interval),
             limits=limits or Limits(),
+            tape=tape,
+            app_key=app_key,
         )
         server.set_faults(faults)
         await server.catch_up()
@@ -122,7 +132,7 @@ async def serve(
 class _Connection:
     """A session and its queue of frames to send; a None in the queue only wakes the sender."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | RecordedSession) -> None:
         self.session = session
         self.queue: asyncio.Queue[Output | None] = asyncio.Queue(BACKLOG)
         self.cut_off: Callable[[], object] = lambda: None
@@ -145,7 +155,16 @@ class _Server:
     """The ASGI application, the market's loop, and the sessions that live on both."""
 
     def __init__(
-        self, exchange: Exchange, *, clock: Clock, store: _Store, tokens: Tokens, rules: Rules, limits: Limits
+        self,
+        exchange: Exchange,
+        *,
+        clock: Clock,
+        store: _Store,
+        tokens: Tokens,
+        rules: Rules,
+        limits: Limits,
+        tape: Tape | None,
+        app_key: str,
     ) -> None:
         self._exchange = exchange
         self._clock = clock
@@ -153,6 +172,8 @@ class _Server:
         self._tokens = tokens
         self._rules = rules
         self._rest = Rest(exchange, tokens, limits)
+        self._tape = tape
+        self._app_key = app_key
         self._faults: Faults = NONE
         self._connections: list[_Connection] = []
         self._owners: dict[str, _Connection] = {}
@@ -236,14 +257,7 @@ class _Server:
             return
         loop = asyncio.get_running_loop()
         self._opened += 1
-        session = Session(
-            f"{self._opened}",
-            now=loop.time(),
-            exchange=self._exchange,
-            app_key_of=lambda token: self._tokens.app_key_of(token, self._latest()),
-            rules=self._rules,
-            faults=self._faults,
-        )
+        session = self._session(loop.time())
         connection = _Connection(session)
         await send({"type": "websocket.accept"})
         self._connections.append(connection)
@@ -261,6 +275,18 @@ class _Server:
                 self._empty.set()
             if session.app_key is not None and self._owners.get(session.app_key) is connection:
                 del self._owners[session.app_key]
+
+    def _session(self, now: float) -> Session | RecordedSession:
+        if self._tape is not None:
+            return RecordedSession(f"{self._opened}", now=now, tape=self._tape, app_key=self._app_key)
+        return Session(
+            f"{self._opened}",
+            now=now,
+            exchange=self._exchange,
+            app_key_of=lambda token: self._tokens.app_key_of(token, self._latest()),
+            rules=self._rules,
+            faults=self._faults,
+        )
 
     async def _read(self, connection: _Connection, receive: Receive) -> None:
         loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from deploy.local.kiwoom.catalog import listings
 from deploy.local.kiwoom.exchange import Exchange
 from deploy.local.kiwoom.faults import MOMENTARY, STANDING, named
 from deploy.local.kiwoom.market import Crossing
-from deploy.local.kiwoom.protocol import Close, LoggedIn, Output, Rules, Send, SendBytes, Session
+from deploy.local.kiwoom.protocol import Close, Output, Rules, Send, SendBytes, Session
 from deploy.local.kiwoom.rest import Limits, Rest, Tokens
 from streams.events import KST, ConfigError
 
