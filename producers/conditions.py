@@ -11,7 +11,8 @@ A proof counts once the records of its input have been handed on (`told`): what 
 Two producers give one hit one identity, because the ordinal of equal entries counts within their second. Only a
 producer that joins within a second can't know what came before in it. Its ids are then too low by what it has missed,
 and so may be taken for repeats; therefore what it last said of such a stock is *confirmed* some seconds later, under an
-identity of its own. Where the others have said the same, that changes nothing.
+identity of its own and with `entry` 0, by which whoever counts hits can leave it out. Where the others have said the
+same, that changes nothing.
 
 It leaves the wire to `kiwoom.session` and Kafka to `publisher`.
 """
@@ -174,7 +175,7 @@ class Conditions:
             event, _ = self._confirm.pop(key)
             if self._subscriptions[event.condition].state == "live":
                 id_ = identity("confirmation", event.id, event.session, event.frame, event.entry)
-                records.append(msgspec.structs.replace(event, id=id_))
+                records.append(msgspec.structs.replace(event, id=id_, entry=0))
         return records
 
     def _forget_untold(self) -> None:

@@ -247,6 +247,7 @@ def test_what_was_said_in_the_second_of_joining_is_confirmed() -> None:
     (again,) = conditions.due(after(4))
     assert isinstance(again, ConditionEvent)
     assert again.id != first.id
+    assert (first.entry, again.entry) == (1, 0)
     assert (again.code, again.action, again.at) == (first.code, first.action, first.at)
     assert conditions.due(after(9)) == []
 
