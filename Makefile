@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 WEB := sinks/live/web
 
-.PHONY: help setup up test check format bench docs lock clean
+.PHONY: help setup up test check format bench docs soak fuzz lock clean
 
 help:
 	@echo "make up      run everything on this machine (Ctrl-C stops it)"
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types"
 	@echo "make bench   benchmarks"
+	@echo "make soak    a trading week with a fault every virtual minute"
+	@echo "make fuzz    a million wrong frames"
 	@echo "make docs    write docs/asyncapi.yaml and hitstream.example.toml anew"
 	@echo "make lock    resolve the dependencies anew"
 
@@ -55,6 +57,12 @@ format: .venv/.installed
 
 bench: setup
 	@$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' -s --timeout=0 $(ARGS)
+
+soak: setup
+	@$(BIN)/python -m pytest tests/soak --override-ini python_files='soak_*.py' -s --timeout=0 $(ARGS)
+
+fuzz: setup
+	@HITSTREAM_TEST_FUZZ=1000000 $(BIN)/python -m pytest tests/producers/kiwoom/test_fuzz.py -s --timeout=0 $(ARGS)
 
 docs: .venv/.installed
 	@$(BIN)/python -m deploy.asyncapi

@@ -20,8 +20,11 @@ from cyclopts import App, CycloptsError, Parameter
 from streams.events import ConfigError, HitstreamError
 
 from . import roles
+from .account_commands import conditions, doctor, search
 from .clock import Clock
+from .journal_commands import journal, replay
 from .settings import Settings, example, load, origins
+from .status_command import status
 from .supervisor import watch_lifeline
 
 app = App(
@@ -33,6 +36,12 @@ sink = App(name="sink", help="Run one sink: clickhouse or live.")
 local = App(name="local", help="Run one of the three local servers alone: kafka, clickhouse or kiwoom.")
 app.command(sink)
 app.command(local)
+app.command(doctor)
+app.command(conditions)
+app.command(search)
+app.command(status)
+app.command(journal)
+app.command(replay)
 
 
 @Parameter(name="*")
@@ -94,6 +103,7 @@ def produce(*, common: Common = _COMMON) -> int:
             now=_clock(settings).now,
             ready=ready,
             state_dir=settings.local.data_dir / "producer",
+            speed=settings.clock.speed,
         ),
     )
 
@@ -207,7 +217,13 @@ def local_clickhouse(*, port: Port = None, common: Common = _COMMON) -> int:
 
 @local.command(name="kiwoom")
 def local_kiwoom(
-    *, port: Port = None, seed: int | None = None, speed: float | None = None, common: Common = _COMMON
+    *,
+    port: Port = None,
+    seed: int | None = None,
+    speed: float | None = None,
+    fault: list[str] | None = None,
+    journal: Path | None = None,
+    common: Common = _COMMON,
 ) -> int:
     """A simulated Kiwoom: REST and WebSocket, a market that moves, eight saved conditions.
 
@@ -217,13 +233,24 @@ def local_kiwoom(
         The same seed gives the same day.
     speed
         Market seconds per real second.
+    fault
+        What goes wrong from the start, by name: NAME, or NAME:SEQ,SEQ for some conditions; may be given again.
+    journal
+        Live this recorded day again, at --speed times its pace, instead of a simulated one.
     """
     settings = load(common.config)
     if speed is not None and not 0 < speed <= 3600:
         raise ConfigError("--speed must be above 0 and at most 3600.")
     clock = _clock(settings)
     from .local.kiwoom import server as kiwoom
+    from .local.kiwoom.faults import named
 
+    faults = named(fault or ())
+    tape = None
+    if journal is not None:
+        from .journal_commands import tape_of
+
+        tape, clock = tape_of(journal, clock.speed if speed is None else speed)
     return _run(
         "kiwoom",
         settings,
@@ -235,6 +262,8 @@ def local_kiwoom(
             state_dir=settings.local.data_dir / "kiwoom",
             hours=settings.local.market_hours,
             activity=settings.local.market_activity,
+            faults=faults,
+            tape=tape,
             ready=ready,
         ),
     )

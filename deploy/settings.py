@@ -221,6 +221,8 @@ def _toml(value: Any) -> str:
         return '""'
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return repr(list(value))
     return f'"{value}"' if isinstance(value, str | Path) else repr(value)
 
 

@@ -30,7 +30,7 @@ from rich.markup import escape
 from streams.events import KST, ConfigError, HitstreamError
 
 from .clock import Clock
-from .settings import PREFIX, Settings
+from .settings import PREFIX, Settings, load
 from .supervisor import Child
 
 LIVE_REST: Final = "https://api.kiwoom.com"
@@ -84,6 +84,25 @@ async def up(settings: Settings, *, live: bool, config: Path | None, console: Co
     with _folder(settings.local.data_dir) as folder:
         plan.refuse_taken_ports()
         return await _Up(plan, folder, config, console).run()
+
+
+def beside(config: Path | None) -> Settings:
+    """The settings for a command that runs beside `up`: with the addresses and the clock that `up` gives its roles.
+
+    Without an `up` that keeps its data in the same folder they are what is configured.
+    """
+    settings = load(config)
+    try:
+        run: dict[str, Any] = json.loads((settings.local.data_dir / "up.json").read_text())
+        os.kill(int(run["pid"]), 0)
+        start, speed, anchor = run["clock"]
+        clock = Clock(datetime.fromisoformat(start), float(speed), datetime.fromisoformat(anchor))
+        live = bool(run["live"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return settings
+    plan = _Plan(settings, live=live)
+    plan.set_clock(clock)
+    return load(config, dict(os.environ) | plan.environment)
 
 
 class _Plan:
@@ -260,6 +279,8 @@ class _Up:
                 "pid": os.getpid(),
                 "dashboard": self.plan.dashboard,
                 "kafka": self.plan.bootstrap,
+                "live": self.plan.live,
+                "clock": [self._clock.start.isoformat(), self._clock.speed, self._clock.anchor.isoformat()],
                 "children": {c.name: {"pid": c.pid, "health": c.health, "restarts": c.restarts} for c in children},
             }
             _write(self.folder / "up.json", json.dumps(run, indent=2))

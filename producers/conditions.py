@@ -1,19 +1,30 @@
 """Subscriptions → condition events, snapshots, gaps and statuses.
 
 Pure: it takes a session's actions with the moment at which they came and returns the records to publish, in order. It
-outlives connections, so it is also where it is known until when each condition was *covered*: up to the last frame
-that was received while it was live. When the next snapshot of a condition comes after it was not live, the time in
-between is told as a `Gap`, before the snapshot.
+outlives connections, so it is also where each condition's **last proof of life** is known: its last entry or snapshot,
+an audit that agreed, or the orderly end at the close. That the connection is there proves nothing about a condition –
+its registration may be gone. When a snapshot comes after a condition was not live, the time since the last proof of
+life is told as a `Gap`, before the snapshot; a night between is no gap.
+
+A proof counts once the records of its input have been handed on (`told`): what found no room proves nothing.
+
+Two producers give one hit one identity, because the ordinal of equal entries counts within their second. Only a
+producer that joins within a second can't know what came before in it. Its ids are then too low by what it has missed,
+and so may be taken for repeats; therefore what it last said of such a stock is *confirmed* some seconds later, under an
+identity of its own and with `entry` 0, by which whoever counts hits can leave it out. Where the others have said the
+same, that changes nothing.
 
 It leaves the wire to `kiwoom.session` and Kafka to `publisher`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+
+import msgspec
 
 from streams.events import (
     KST,
@@ -28,6 +39,7 @@ from streams.events import (
 
 from .kiwoom.session import (
     Action,
+    Audited,
     Changed,
     Entry,
     Pinged,
@@ -40,6 +52,14 @@ from .kiwoom.session import (
 # Ordinals are kept for as long as Kiwoom could repeat a second; beyond this many they are pruned by age.
 _ORDINALS: Final = 20_000
 _ORDINAL_AGE: Final = timedelta(hours=1)
+# By how much Kiwoom's clock and ours may differ in saying in which second a registration was made.
+_CLOCKS_DIFFER: Final = timedelta(seconds=1)
+# A confirmation comes after whatever another producer, some seconds behind, may still say of that second.
+_CONFIRM_AFTER: Final = timedelta(seconds=4)
+# A live condition is called quiet in its status when it has said nothing for so long.
+_QUIET: Final = timedelta(minutes=1)
+
+Spans = Callable[[datetime, datetime], list[tuple[datetime, datetime]]]
 
 
 @dataclass(slots=True)
@@ -47,12 +67,18 @@ class _Subscription:
     state: State
     cause: str
     since: datetime
-    proof_of_life: datetime | None = None
-    # Nothing before this moment was missed. None until the first snapshot ever.
-    covered: datetime | None = None
+    # Last entry or snapshot, and last proof of life of any kind; each as it is once it is `told`, and before.
+    spoke: datetime | None = None
+    alive: datetime | None = None
+    new_spoke: datetime | None = None
+    new_alive: datetime | None = None
     lost_by: str = ""
     members: set[str] | None = None
     events: int = 0
+    audits: int = 0
+    audit: str = ""
+    # The time in which the present registration was made: what happened then may have been seen in part only.
+    joined: tuple[datetime, datetime] | None = None
 
 
 class Conditions:
@@ -63,7 +89,8 @@ class Conditions:
         producer: short name of this app key, for the status components.
         names: the conditions.
         at: now, on the product's clock.
-        covered: until when each condition was covered by an earlier process, where that is known.
+        covered: the last proof of life that an earlier process published, where that is known.
+        spans: the parts of a time in which something can be missed (`Calendar.spans`).
     """
 
     def __init__(
@@ -73,6 +100,7 @@ class Conditions:
         names: Iterable[str],
         at: datetime,
         covered: Mapping[str, datetime] | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self._account = account
         self._producer = producer
@@ -86,12 +114,14 @@ class Conditions:
         self._connections = 0
         self._ordinals: dict[tuple[str, str, str, datetime], int] = {}
         self._prune_at = _ORDINALS
+        self._spans: Spans = spans or (lambda start, end: [(start, end)])
+        self._confirm: dict[tuple[str, str], tuple[ConditionEvent, datetime]] = {}
         self._subscriptions = {
             name: _Subscription(
                 "disconnected",
                 "starting",
                 at,
-                covered=(covered or {}).get(name),
+                alive=(covered or {}).get(name),
                 lost_by="the producer was not running",
             )
             for name in names
@@ -102,6 +132,8 @@ class Conditions:
         self._connection = connection
         self._connections += 1
         self._ordinals.clear()
+        self._confirm.clear()
+        self._forget_untold()
         return self._session_changed("connecting", "", at)
 
     def apply(self, action: Action, at: datetime) -> list[Record]:
@@ -115,6 +147,8 @@ class Conditions:
                 return self._changed(action, at)
             case SessionChanged(state=state, cause=cause):
                 return self._session_changed(state, cause, at)
+            case Audited():
+                return self._audited(action, at)
             case Pinged():
                 self._last_ping = at
                 return []
@@ -122,19 +156,39 @@ class Conditions:
                 return []
 
     def heard(self, at: datetime) -> None:
-        """A frame was received and everything that it said was handed on: live conditions are covered until now."""
+        """A frame was received."""
         self._frames += 1
         self._last_frame = at
+
+    def told(self) -> None:
+        """Everything that the last actions made has been handed on: the proofs of life in it count."""
         for subscription in self._subscriptions.values():
-            if subscription.state == "live":
-                subscription.covered = at
+            subscription.spoke = subscription.new_spoke or subscription.spoke
+            subscription.alive = subscription.new_alive or subscription.alive
+        self._forget_untold()
+
+    def due(self, at: datetime) -> list[Record]:
+        """The confirmations that have become due."""
+        ready = [key for key, (_, when) in self._confirm.items() if when <= at]
+        records: list[Record] = []
+        for key in ready:
+            event, _ = self._confirm.pop(key)
+            if self._subscriptions[event.condition].state == "live":
+                id_ = identity("confirmation", event.id, event.session, event.frame, event.entry)
+                records.append(msgspec.structs.replace(event, id=id_, entry=0))
+        return records
+
+    def _forget_untold(self) -> None:
+        for subscription in self._subscriptions.values():
+            subscription.new_spoke = subscription.new_alive = None
 
     def disconnected(self, cause: str, at: datetime, state: SessionState = "disconnected") -> list[Record]:
         """There is no connection, and why; `cause` may say when the next try is."""
+        self._forget_untold()
         records = self._session_changed(state, cause, at)
+        shown: State = state if state in ("displaced", "resting") else "disconnected"
         for name, subscription in self._subscriptions.items():
-            if subscription.state not in ("disconnected", "displaced") or subscription.cause != cause:
-                shown: State = "displaced" if state == "displaced" else "disconnected"
+            if subscription.state not in ("disconnected", "displaced", "resting") or subscription.cause != cause:
                 records += self._changed(Changed(condition=name, state=shown, cause=cause), at)
         return records
 
@@ -144,13 +198,26 @@ class Conditions:
 
     @property
     def covered(self) -> dict[str, datetime]:
-        """Until when each condition was covered."""
-        return {name: s.covered for name, s in self._subscriptions.items() if s.covered is not None}
+        """The last proof of life of each condition."""
+        return {name: s.alive for name, s in self._subscriptions.items() if s.alive is not None}
+
+    def quiet(self, at: datetime) -> dict[str, float]:
+        """For how many seconds each live condition has said nothing."""
+        return {
+            name: max(0.0, (at - s.spoke).total_seconds())
+            for name, s in self._subscriptions.items()
+            if s.state == "live" and s.spoke is not None
+        }
 
     @property
     def states(self) -> dict[str, tuple[State, str]]:
         """State and cause of each subscription."""
         return {name: (s.state, s.cause) for name, s in self._subscriptions.items()}
+
+    @property
+    def members(self) -> dict[str, tuple[str, ...]]:
+        """Who is in each live condition."""
+        return {name: tuple(sorted(s.members)) for name, s in self._subscriptions.items() if s.members is not None}
 
     @property
     def session(self) -> tuple[SessionState, str]:
@@ -162,12 +229,12 @@ class Conditions:
     def _event(self, entry: Entry) -> ConditionEvent:
         at = happened_at(entry.time, entry.received_at)
         subscription = self._subscriptions[entry.condition]
-        subscription.proof_of_life = entry.received_at
+        subscription.new_spoke = subscription.new_alive = entry.received_at
         subscription.events += 1
         if subscription.members is not None:
             (subscription.members.add if entry.action == "hit" else subscription.members.discard)(entry.code)
         ordinal = self._ordinal(entry.condition, entry.code, entry.action, at)
-        return ConditionEvent(
+        event = ConditionEvent(
             id=event_id(self._account, entry.condition, entry.code, entry.action, at, ordinal),
             account=self._account,
             condition=entry.condition,
@@ -182,6 +249,10 @@ class Conditions:
             frame=entry.frame,
             entry=entry.entry,
         )
+        self._confirm.pop((entry.condition, entry.code), None)
+        if subscription.joined is not None and subscription.joined[0] <= at <= subscription.joined[1]:
+            self._confirm[entry.condition, entry.code] = event, entry.received_at + _CONFIRM_AFTER
+        return event
 
     def _ordinal(self, condition: str, code: str, action: str, at: datetime) -> int:
         key = (condition, code, action, at)
@@ -197,25 +268,27 @@ class Conditions:
     def _snapshot(self, snapshot: Snapshot) -> list[Record]:
         subscription = self._subscriptions[snapshot.condition]
         records: list[Record] = []
-        covered = subscription.covered
-        if subscription.state != "live" and covered is not None and covered < snapshot.received_at:
-            records.append(
-                Gap(
-                    id=identity("gap", self._account, snapshot.condition, self._connection, covered.isoformat()),
-                    account=self._account,
-                    condition=snapshot.condition,
-                    from_=covered.astimezone(KST),
-                    to=snapshot.received_at.astimezone(KST),
-                    cause=subscription.lost_by,
-                    at=snapshot.received_at.astimezone(KST),
-                    received_at=snapshot.received_at,
-                    session=self._connection,
+        alive = subscription.alive
+        if subscription.state != "live" and alive is not None:
+            for start, end in self._spans(alive, snapshot.received_at) if alive < snapshot.received_at else ():
+                records.append(
+                    Gap(
+                        id=identity("gap", self._account, snapshot.condition, self._connection, start.isoformat()),
+                        account=self._account,
+                        condition=snapshot.condition,
+                        from_=start.astimezone(KST),
+                        to=end.astimezone(KST),
+                        cause=subscription.lost_by,
+                        at=end.astimezone(KST),
+                        received_at=snapshot.received_at,
+                        session=self._connection,
+                    )
                 )
-            )
-        subscription.proof_of_life = snapshot.received_at
+        subscription.new_spoke = subscription.new_alive = snapshot.ended_at or snapshot.received_at
         subscription.members = set(snapshot.codes)
-        subscription.covered = snapshot.received_at
         subscription.lost_by = "the condition was requested anew"
+        second = snapshot.requested_at.replace(microsecond=0)
+        subscription.joined = second - _CLOCKS_DIFFER, snapshot.received_at + _CLOCKS_DIFFER
         records.append(
             ConditionSnapshot(
                 id=identity("snapshot", self._account, snapshot.condition, self._connection, snapshot.frame),
@@ -231,6 +304,21 @@ class Conditions:
         )
         return records
 
+    def _audited(self, audit: Audited, at: datetime) -> list[Record]:
+        """An audit that agrees is a proof of life. One that proves death takes back what audits before it proved:
+        they only saw that nothing had been missed *for good*."""
+        subscription = self._subscriptions[audit.condition]
+        subscription.audits += 1
+        when = f"{at.astimezone(KST):%H:%M:%S}"
+        subscription.audit = f"audit at {when}: {audit.outcome}" + (f" ({audit.cause})" if audit.cause else "")
+        if audit.outcome == "agrees":
+            subscription.new_alive = audit.asked_at
+        elif audit.outcome == "dead":
+            subscription.new_alive = None
+            subscription.alive = subscription.spoke or subscription.alive
+            return []
+        return [self._status(audit.condition, at)]
+
     # -- states
 
     def _changed(self, change: Changed, at: datetime) -> list[Record]:
@@ -238,6 +326,8 @@ class Conditions:
         if subscription.state == "live" and change.state != "live":
             subscription.lost_by = change.cause
             subscription.members = None
+            if change.state == "resting":
+                subscription.new_alive = at
         if subscription.state != change.state:
             subscription.since = at
         subscription.state, subscription.cause = change.state, change.cause
@@ -267,21 +357,29 @@ class Conditions:
 
     def _status(self, name: str, at: datetime) -> Status:
         subscription = self._subscriptions[name]
+        spoke = subscription.new_spoke or subscription.spoke
+        figures: dict[str, float] = {"events": subscription.events, "audits": subscription.audits}
+        cause = subscription.cause
+        if subscription.state == "live" and spoke is not None:
+            figures["quiet"] = max(0.0, round((at - spoke).total_seconds(), 1))
+            if not cause and at - spoke >= _QUIET:
+                told = f"; {subscription.audit}" if subscription.audit else ""
+                cause = f"quiet since {spoke.astimezone(KST):%H:%M:%S}{told}"
         return Status(
             component=f"subscription/{self._account}/{self._producer}/{name}",
             kind="subscription",
             state=subscription.state,
-            cause=subscription.cause,
+            cause=cause,
             since=subscription.since,
             at=at,
             account=self._account,
             condition=name,
             session=self._connection,
-            proof_of_life=subscription.proof_of_life,
+            proof_of_life=subscription.new_alive or subscription.alive,
             last_frame=self._last_frame,
             last_ping=self._last_ping,
             members=None if subscription.members is None else len(subscription.members),
-            figures={"events": subscription.events},
+            figures=figures,
         )
 
 

@@ -20,3 +20,15 @@ PUBLISHED: Final = Counter("hitstream_producer_published", "Records that Kafka h
 PUBLISH_FAILURES: Final = Counter("hitstream_producer_publish_failures", "Batches that had to be sent again.")
 DROPPED: Final = Counter("hitstream_producer_dropped", "Records that found no room in the queue.", ["topic"])
 WAITING: Final = Gauge("hitstream_producer_waiting", "Records that wait for Kafka's acknowledgement.")
+SPOOLED: Final = Gauge("hitstream_producer_spool_bytes", "Bytes that wait on the disk for Kafka.")
+SESSION: Final = Gauge("hitstream_producer_session", "1 for the state in which the session is.", ["state"])
+CHANGES: Final = Counter(
+    "hitstream_producer_subscription_changes", "Changes of a condition's state.", ["condition", "state"]
+)
+QUIET: Final = Gauge(
+    "hitstream_producer_quiet_seconds",
+    "Seconds for which a live condition has said nothing, which is normal; NaN while it is not live.",
+    ["condition"],
+)
+AUDITS: Final = Counter("hitstream_producer_audits", "Audits of quiet conditions.", ["condition", "outcome"])
+GAPS: Final = Counter("hitstream_producer_gaps", "Gaps that were told.", ["condition"])

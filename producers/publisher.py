@@ -1,10 +1,12 @@
 """Records → Kafka, in order, with nothing lost between `offer` and the acknowledgement.
 
-`offer` never waits: the session must go on echoing PINGs whatever Kafka does. What is offered stands in one bounded
-queue until Kafka has acknowledged it. A full queue refuses (`QueueFull`), and what that means is the caller's
+`offer` never waits: the session must go on echoing PINGs whatever Kafka does. What is offered stands in a bounded
+queue until Kafka has acknowledged it. When Kafka has acknowledged nothing for `spool_after`, the queue moves to the
+disk spool, and what is offered goes behind it until the spool is empty again; while Kafka takes what it is given,
+nothing touches the disk. Where neither has room, `offer` refuses (`QueueFull`), and what that means is the caller's
 decision – the service ends the session, so that the loss becomes a recorded gap.
 
-The one idea: **one batch at a time**. `run` sends the head of the queue, waits until all of it is acknowledged, and
+The one idea: **one batch at a time**. `run` sends the head of what waits, waits until all of it is acknowledged, and
 only then removes it. So order per key holds through every failure, and what is in flight is bounded by the size of a
 batch. A batch that fails is sent again whole, by a new producer: possibly twice in the log, with the same identities.
 """
@@ -12,9 +14,11 @@ batch. A batch that fails is sent again whole, by a new producer: possibly twice
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections import deque
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -25,25 +29,23 @@ from streams import events, topics
 from streams.events import HitstreamError, Record
 
 from . import metrics
+from .spool import Spool, Spooled, SpoolFull
 
 _log = structlog.get_logger(__name__)
 
-_NEEDED: Final = (topics.CONDITION_EVENTS, topics.STATUS, topics.STOCKS)
+_NEEDED: Final = (topics.CONDITION_EVENTS, topics.STATUS, topics.STOCKS, topics.FRAMES)
 _BATCH_RECORDS: Final = 1000
 _BATCH_BYTES: Final = 256 * 1024
+_WATCH_EVERY: Final = 0.2
+_SYNC_EVERY: Final = 1.0
 
 
 class QueueFull(HitstreamError):
     """Kafka has taken nothing for so long that the queue is full."""
 
 
-class Outgoing(NamedTuple):
-    """A record on its way: where it goes, and its bytes."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    received_at: float
+class KafkaAway(HitstreamError):
+    """Kafka does not answer."""
 
 
 def route(record: Record) -> tuple[str, bytes]:
@@ -55,6 +57,8 @@ def route(record: Record) -> tuple[str, bytes]:
             return topics.STATUS.name, record.component.encode()
         case events.Stock():
             return topics.STOCKS.name, record.code.encode()
+        case events.Frame():
+            return topics.FRAMES.name, record.connection.encode()
         case _:
             raise TypeError(f"a producer does not publish {type(record).__name__}")
 
@@ -64,53 +68,98 @@ class Publisher:
 
     Args:
         bootstrap_servers: Kafka's address.
-        room: how many records may wait for their acknowledgement.
+        room: how many records may wait in memory for their acknowledgement.
+        spool: where they wait while Kafka takes nothing. What an earlier process left there is sent first.
+        spool_after: seconds without an acknowledgement after which the spool is used.
     """
 
-    def __init__(self, bootstrap_servers: str, *, room: int = 50_000) -> None:
+    def __init__(
+        self, bootstrap_servers: str, *, room: int = 50_000, spool: Spool | None = None, spool_after: float = 1.0
+    ) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._room = room
-        self._queue: deque[Outgoing] = deque()
+        self._queue: deque[Spooled] = deque()
+        self._spool = spool
+        self._spool_after = spool_after
+        self._progress = time.monotonic()
+        # `received_at` of the oldest condition record that is on the spool, but perhaps not yet on the disk.
+        self._unsynced: float | None = None
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
         self._acknowledged = 0
-        self._offered = 0
+        self._offered = len(self)
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + self.spooled
+
+    @property
+    def spooled(self) -> int:
+        """Records that wait on the disk."""
+        return 0 if self._spool is None else len(self._spool)
 
     @property
     def oldest(self) -> float | None:
-        """`received_at` (POSIX seconds) of the oldest condition record not yet acknowledged; None if there is none."""
-        return next((r.received_at for r in self._queue if r.topic == topics.CONDITION_EVENTS.name), None)
+        """`received_at` (POSIX seconds) of the oldest condition record that a power cut would lose; None if none."""
+        waiting = (r.received_at for r in self._queue if r.topic == topics.CONDITION_EVENTS.name)
+        return min((at for at in (self._unsynced, next(waiting, None)) if at is not None), default=None)
 
-    def offer(self, record: Record) -> None:
+    def offer(self, record: Record, *, passing: bool = False) -> None:
         """Take a record for Kafka.
 
-        A status is left out while the queue is half full: the next one says it better.
+        A `passing` record is left out while others wait on the disk: the next one says it better. So is a status or a
+        raw frame while there is little room: the numbers of the frames tell that some are missing.
 
         Raises:
             QueueFull: there is no room.
         """
         topic, key = route(record)
-        if isinstance(record, events.Status) and len(self._queue) * 2 >= self._room:
+        if (passing and self.spooled) or (isinstance(record, events.Status | events.Frame) and self._crowded):
             metrics.DROPPED.labels(topic).inc()
             return
-        if len(self._queue) >= self._room:
-            metrics.DROPPED.labels(topic).inc()
-            raise QueueFull(
-                f"Kafka at {self._bootstrap_servers} has taken nothing and {len(self._queue):,} records wait:"
-                " check that it runs"
-            )
         at = record.received_at.timestamp() if hasattr(record, "received_at") else 0.0
-        self._queue.append(Outgoing(topic, key, events.encode(record), at))
+        outgoing = Spooled(topic, key, events.encode(record), at)
+        if not (self.spooled and not self._queue and self._to_spool(outgoing)):
+            if len(self._queue) >= self._room:
+                metrics.DROPPED.labels(topic).inc()
+                raise QueueFull(
+                    f"Kafka at {self._bootstrap_servers} has taken nothing and {len(self):,} records wait:"
+                    " check that it runs"
+                )
+            if not self._queue:
+                self._progress = time.monotonic()
+            self._queue.append(outgoing)
         self._offered += 1
         self._wake.set()
 
+    @property
+    def _crowded(self) -> bool:
+        return len(self._queue) * 2 >= self._room or (self._spool is not None and self._spool.crowded)
+
+    def _to_spool(self, record: Spooled) -> bool:
+        if self._spool is None:
+            return False
+        try:
+            self._spool.append(record)
+        except SpoolFull as error:
+            _log.warning("the spool takes nothing", cause=str(error))
+            return False
+        if self._unsynced is None and record.topic == topics.CONDITION_EVENTS.name:
+            self._unsynced = record.received_at
+        return True
+
+    def _divert(self) -> None:
+        """Kafka takes nothing: what waits in memory goes to the disk, behind what is there."""
+        if not self.spooled:
+            _log.warning("kafka takes nothing; records wait on the disk", waiting=len(self._queue))
+        while self._queue and self._to_spool(self._queue[0]):
+            self._queue.popleft()
+
     async def room(self, share: float = 0.5) -> None:
-        """Wait until at most this share of the queue is taken."""
+        """Wait until at most this share of queue and spool is taken."""
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self._queue) <= self._room * share)
+            await self._changed.wait_for(
+                lambda: len(self._queue) <= self._room * share and not (self._spool and self._spool.crowded)
+            )
 
     async def flush(self) -> None:
         """Wait until everything offered so far is acknowledged."""
@@ -128,7 +177,7 @@ class Publisher:
             async with asyncio.timeout(within):
                 present = await self._topics()
         except TimeoutError:
-            raise HitstreamError(
+            raise KafkaAway(
                 f"Kafka does not answer at {self._bootstrap_servers}: start it, or correct kafka.bootstrap_servers"
             ) from None
         if missing := [topic.name for topic in _NEEDED if topic.name not in present]:
@@ -149,6 +198,39 @@ class Publisher:
 
     async def run(self) -> None:
         """Send what is offered, for ever. Kafka's absence is waited out."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._send(), name="sending")
+                if self._spool is not None:
+                    tasks.create_task(self._watch(self._spool), name="spool")
+        finally:
+            if self._spool is not None:
+                if self._queue:
+                    self._divert()
+                self._spool.close()
+
+    async def _watch(self, spool: Spool) -> None:
+        """Use the spool when it is time, and bring it to the disk."""
+        synced = 0.0
+        while True:
+            await asyncio.sleep(_WATCH_EVERY)
+            now = time.monotonic()
+            if self._queue and now - self._progress > self._spool_after:
+                self._divert()
+            metrics.SPOOLED.set(spool.size)
+            if now - synced < _SYNC_EVERY or (descriptor := spool.unsynced()) is None:
+                continue
+            synced, before = now, self._unsynced
+            self._unsynced = None
+            try:
+                await asyncio.to_thread(os.fsync, descriptor)
+            except OSError as error:
+                self._unsynced = before
+                _log.warning("the spool could not be brought to the disk", cause=str(error))
+            finally:
+                os.close(descriptor)
+
+    async def _send(self) -> None:
         while True:
             producer = AIOKafkaProducer(
                 bootstrap_servers=self._bootstrap_servers,
@@ -171,7 +253,7 @@ class Publisher:
             await asyncio.sleep(1.0)
 
     async def _send_head(self, producer: AIOKafkaProducer) -> None:
-        while not self._queue:
+        while not len(self):
             self._wake.clear()
             await self._wake.wait()
         batch = self._head()
@@ -181,17 +263,25 @@ class Publisher:
             future.add_done_callback(_retrieve)
             futures.append(future)
         await asyncio.gather(*futures)
-        for record in batch:
+        # What was sent from memory may meanwhile have moved to the head of the spool.
+        from_disk = min(len(batch), self.spooled)
+        if self._spool is not None and from_disk:
+            self._spool.advance(from_disk)
+        for _ in batch[from_disk:]:
             self._queue.popleft()
+        for record in batch:
             metrics.PUBLISHED.labels(record.topic).inc()
-        metrics.WAITING.set(len(self._queue))
+        self._progress = time.monotonic()
+        metrics.WAITING.set(len(self))
         async with self._changed:
             self._acknowledged += len(batch)
             self._changed.notify_all()
 
-    def _head(self) -> list[Outgoing]:
+    def _head(self) -> list[Spooled]:
         """What is sent next: little enough to be one batch per partition, so that it fails or arrives as a whole."""
-        batch: list[Outgoing] = []
+        if self._spool is not None and self.spooled:
+            return self._spool.peek(_BATCH_RECORDS, _BATCH_BYTES)
+        batch: list[Spooled] = []
         size = 0
         for record in self._queue:
             size += len(record.value) + len(record.key) + 64

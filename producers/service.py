@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,30 +21,40 @@ import httpx
 import msgspec
 import structlog
 
-from streams.events import ConfigError, Frame, HitstreamError, Record, trading_date
+from streams.events import ConfigError, Frame, Gap, HitstreamError, Record, trading_date
 
 from . import metrics
+from .calendar import Calendar, calendar_of
 from .conditions import Conditions
+from .control import Switchboard, View, serving
+from .errands import Errands
+from .journal import clipped
 from .kiwoom.client import Backoff, Client
 from .kiwoom.errors import KiwoomError
+from .kiwoom.lock import login_lock, state_folder
 from .kiwoom.rest import Rest
 from .kiwoom.session import (
     MAX_CONDITIONS,
     Action,
+    Audited,
     Changed,
     Entry,
     Ignored,
+    Listed,
+    MarketClock,
     Moment,
     Notice,
     Pinged,
     SessionChanged,
+    SessionState,
     State,
     Timing,
     Wanted,
 )
 from .kiwoom.token import Tokens, short_name
-from .publisher import Publisher, QueueFull
+from .publisher import KafkaAway, Publisher, QueueFull
 from .settings import ConditionSource, KiwoomSettings
+from .spool import Spool
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +63,10 @@ _SAVE_EVERY: Final = 2.0
 _FLUSH_WITHIN: Final = 3.0
 _HTTP_TIMEOUT: Final = 10.0
 _STOCKS_AGAIN: Final = 60.0
+_CONFIRM_EVERY: Final = 0.5
+_SESSION_STATES: Final[tuple[SessionState, ...]] = (
+    "disconnected", "connecting", "login", "listing", "live", "displaced", "refused", "resting",
+)  # fmt: skip
 _STATES: Final[tuple[State, ...]] = (
     "disconnected", "listing", "requested", "live", "refused", "unanswered", "missing", "displaced", "resting",
 )  # fmt: skip
@@ -69,6 +83,7 @@ async def produce(
     timing: Timing | None = None,
     backoff: Backoff | None = None,
     on_frame: Callable[[Frame], None] | None = None,
+    speed: float = 1.0,
 ) -> None:
     """Keep the conditions open and publish what they say, until cancelled.
 
@@ -78,23 +93,91 @@ async def produce(
     Args:
         now: market time, UTC.
         ready: is told None when conditions are live, else why not.
-        state_dir: folder for the token and for what has to survive a restart.
+        state_dir: folder for what has to survive a restart of this producer. What all processes of the app key share
+            is in the folder of `kiwoom.state_dir`.
         timing, backoff: waits other than those of the settings.
         on_frame: is given every raw frame, secrets masked.
+        speed: seconds of `now` per real second.
 
     Raises:
         ConfigError: a setting is missing or wrong.
-        HitstreamError: Kafka is not there or has no topics, or Kiwoom refuses the app key.
+        HitstreamError: Kafka is not there or has no topics, Kiwoom refuses the app key, or another process is logged
+            in with it.
     """
     _verify(kiwoom, conditions)
-    publisher = Publisher(bootstrap_servers)
-    ready(f"waiting for Kafka at {bootstrap_servers}")
-    await publisher.check()
-    timing = timing or Timing(login_pause=kiwoom.login_pause, send_spacing=kiwoom.send_spacing)
+    calendar = calendar_of(kiwoom)
     producer = short_name(kiwoom.app_key.get_secret_value())
+    shared = state_folder(kiwoom.state_dir, kiwoom.websocket_url)
+    with login_lock(shared, producer, "hitstream produce"):
+        await _produce(
+            kiwoom,
+            conditions,
+            bootstrap_servers,
+            now,
+            ready,
+            state_dir,
+            timing,
+            backoff,
+            on_frame,
+            calendar,
+            shared,
+            speed,
+        )
+
+
+async def _produce(
+    kiwoom: KiwoomSettings,
+    conditions: Sequence[ConditionSource],
+    bootstrap_servers: str,
+    now: Callable[[], datetime],
+    ready: Callable[[str | None], None],
+    state_dir: Path,
+    timing: Timing | None,
+    backoff: Backoff | None,
+    on_frame: Callable[[Frame], None] | None,
+    calendar: Calendar,
+    shared: Path,
+    speed: float,
+) -> None:
+    producer = short_name(kiwoom.app_key.get_secret_value())
+    spool = Spool(state_dir / f"spool-{kiwoom.account}-{producer}", limit=kiwoom.spool_bytes)
+    publisher = Publisher(bootstrap_servers, spool=spool)
+    ready(f"waiting for Kafka at {bootstrap_servers}")
+    try:
+        await publisher.check()
+    except KafkaAway as error:
+        # An earlier process was ended while Kafka was away: it would have gone on, and so does this one.
+        if not publisher.spooled:
+            raise
+        _log.warning("going on without Kafka: records wait on the disk", cause=str(error), waiting=publisher.spooled)
+    timing = timing or Timing(
+        login_pause=kiwoom.login_pause, send_spacing=kiwoom.send_spacing, audit_after=kiwoom.audit_after
+    )
     covered = _Covered(state_dir / f"covered-{kiwoom.account}-{producer}.json")
-    known = Conditions(kiwoom.account, producer, [c.name for c in conditions], now(), covered.read())
-    service = _Service(known, publisher, now, ready)
+    known = Conditions(
+        kiwoom.account,
+        producer,
+        [c.name for c in conditions],
+        now(),
+        covered.read(),
+        lambda start, end: service.calendar.spans(start, end),  # noqa: PLW0108 – the calendar changes
+    )
+    board = Switchboard(
+        ask=lambda text: client.ask(text),  # noqa: PLW0108 – the client comes later
+        need=lambda seconds: client.need(now() + timedelta(seconds=seconds * speed)),
+        view=lambda: View(
+            pid=os.getpid(),
+            account=kiwoom.account,
+            producer=producer,
+            session=known.session,
+            asking=client.asking,
+            states=dict(known.states),
+            members=known.members,
+            statuses=tuple(known.statuses(now())),
+            speed=speed,
+        ),
+    )
+    service = _Service(known, publisher, now, ready, calendar, board.lost)
     metrics.PING_AGE.set_function(service.ping_age)
     try:
         async with httpx.AsyncClient(timeout=_HTTP_TIMEOUT) as http, asyncio.TaskGroup() as publishing:
@@ -105,7 +188,7 @@ async def produce(
                 app_key=kiwoom.app_key,
                 secret_key=kiwoom.secret_key,
                 now=now,
-                folder=state_dir,
+                folder=shared,
             )
             client = Client(
                 url=kiwoom.websocket_url,
@@ -117,13 +200,28 @@ async def produce(
                 backoff=backoff or Backoff(),
                 now=now,
                 handler=service,
-                on_frame=on_frame,
+                calendar=lambda: service.calendar,
+                on_frame=_each(publisher.offer if kiwoom.journal else None, board.on_frame, on_frame),
             )
             rest = Rest(http, tokens, rest_url=kiwoom.rest_url)
+            errands = Errands(
+                kiwoom=kiwoom,
+                conditions=conditions,
+                producer=producer,
+                board=board,
+                rest=rest,
+                offer=publisher.offer,
+                now=now,
+                trading=lambda day: service.calendar.always or service.calendar.day(day) is not None,
+                hours=lambda at: service.calendar.phase(at),  # noqa: PLW0108 – the calendar changes
+                folder=state_dir,
+            )
             try:
-                async with asyncio.TaskGroup() as listening:
+                async with serving(board, shared, producer), asyncio.TaskGroup() as listening:
+                    listening.create_task(errands.run(), name="errands")
                     listening.create_task(client.run(), name="kiwoom")
                     listening.create_task(service.report(), name="status")
+                    listening.create_task(service.confirm(), name="confirmations")
                     listening.create_task(service.remember(covered), name="covered")
                     listening.create_task(service.fetch_stocks(rest), name="stocks")
             finally:
@@ -138,6 +236,22 @@ async def produce(
         if (cause := _first(group)) is not None:
             raise cause from None
         raise
+
+
+def _each(journal: Callable[[Record], None] | None, *others: Callable[[Frame], None] | None) -> Callable[[Frame], None]:
+    """Who is given every raw frame: the journal's topic, then whoever else asked.
+
+    The client calls it after the echo of a PING is on its way; encoding a frame is all that it costs there.
+    """
+
+    def give(frame: Frame) -> None:
+        if journal is not None:
+            journal(clipped(frame))
+        for other in others:
+            if other is not None:
+                other(frame)
+
+    return give
 
 
 def _verify(kiwoom: KiwoomSettings, conditions: Sequence[ConditionSource]) -> None:
@@ -176,7 +290,12 @@ class _Service:
         publisher: Publisher,
         now: Callable[[], datetime],
         ready: Callable[[str | None], None],
+        calendar: Calendar,
+        lost: Callable[[str], None],
     ) -> None:
+        self.calendar = calendar
+        self._lost = lost
+        self._listed: dict[str, str] | None = None
         self._conditions = conditions
         self._publisher = publisher
         self._now = now
@@ -194,6 +313,8 @@ class _Service:
     def handle(self, actions: Sequence[Action], now: Moment, *, frame: bool) -> None:
         changed = False
         for action in actions:
+            if isinstance(action, MarketClock):
+                self.calendar = self.calendar.heard(action.state, action.at)
             self._offer_all(self._conditions.apply(action, now.at))
             match action:
                 case Entry():
@@ -204,24 +325,33 @@ class _Service:
                     self._pinged = time.monotonic()
                 case Changed():
                     changed = True
+                    metrics.CHANGES.labels(action.condition, action.state).inc()
                     _log.info("condition", name=action.condition, state=action.state, cause=action.cause)
                 case SessionChanged():
                     changed = True
                     if action.state == "live":
                         self._logged_in.set()
+                case Audited():
+                    metrics.AUDITS.labels(action.condition, action.outcome).inc()
+                    say = _log.info if action.outcome == "agrees" else _log.warning
+                    say("audit", name=action.condition, outcome=action.outcome, cause=action.cause)
+                case Listed():
+                    self._compare_list(action)
                 case Notice():
                     _log.info("notice from kiwoom", code=action.code, message=action.message)
                 case _:
                     pass
+        self._conditions.told()
         if frame:
             metrics.FRAMES.inc()
             self._conditions.heard(now.at)
         if changed:
             self._show()
 
-    def disconnected(self, cause: str, state: Literal["disconnected", "refused", "displaced"]) -> None:
+    def disconnected(self, cause: str, state: Literal["disconnected", "refused", "displaced", "resting"]) -> None:
         with suppress(QueueFull):
             self._offer_all(self._conditions.disconnected(cause, self._now(), state))
+        self._lost(cause)
         self._show()
 
     async def room(self) -> None:
@@ -233,7 +363,21 @@ class _Service:
         """Say how everything is, every few seconds."""
         while True:
             await asyncio.sleep(_STATUS_EVERY)
-            self._offer_all(self._conditions.statuses(self._now()))
+            now = self._now()
+            quiet = self._conditions.quiet(now)
+            for name in self._conditions.states:
+                metrics.QUIET.labels(name).set(quiet.get(name, math.nan))
+            waiting = {"waiting": float(len(self._publisher)), "spooled": float(self._publisher.spooled)}
+            for status in self._conditions.statuses(now):
+                figures = status.figures | waiting if status.kind == "session" else status.figures
+                self._publisher.offer(msgspec.structs.replace(status, figures=figures), passing=True)
+
+    async def confirm(self) -> None:
+        """Publish what has to be said again, when it is time."""
+        while True:
+            await asyncio.sleep(_CONFIRM_EVERY)
+            with suppress(QueueFull):
+                self._offer_all(self._conditions.due(self._now()))
 
     async def remember(self, covered: _Covered) -> None:
         """Keep on disk until when each condition is covered."""
@@ -288,6 +432,22 @@ class _Service:
     def _offer_all(self, records: Iterable[Record]) -> None:
         for record in records:
             self._publisher.offer(record)
+            if isinstance(record, Gap):
+                metrics.GAPS.labels(record.condition).inc()
+                _log.warning("gap", name=record.condition, start=record.from_, end=record.to, cause=record.cause)
+
+    def _compare_list(self, listed: Listed) -> None:
+        """Say what has changed in the account's list of conditions."""
+        names, before = dict(listed.conditions), self._listed
+        self._listed = names
+        if before is not None and before != names:
+            appeared, vanished = set(names.values()) - set(before.values()), set(before.values()) - set(names.values())
+            _log.warning(
+                "the account's conditions have changed",
+                appeared=sorted(appeared),
+                vanished=sorted(vanished),
+                renumbered=sorted(n for seq, n in names.items() if before.get(seq) != n and n not in appeared),
+            )
 
     def _show(self) -> None:
         states = self._conditions.states
@@ -295,7 +455,11 @@ class _Service:
             for known in _STATES:
                 metrics.SUBSCRIPTION.labels(name, known).set(known == state)
         session, cause = self._conditions.session
-        if session != "live":
+        for known_state in _SESSION_STATES:
+            metrics.SESSION.labels(known_state).set(known_state == session)
+        if session == "resting" or all(state == "resting" for state, _ in states.values()):
+            self._ready(None)
+        elif session != "live":
             self._ready(f"session {session}: {cause}" if cause else f"session {session}")
         elif waiting := [
             name for name, (state, _) in states.items() if state in ("disconnected", "listing", "requested")

@@ -210,8 +210,10 @@ def _event(state: State, day: Day, event: ConditionEvent, position: int, effect:
     if _is_late(member, event):
         effect.ignored.append(Ignored("late", code))
     elif event.action == "hit" and member.inside:
+        member = _affirmed(member, event)
         effect.ignored.append(Ignored("repeat", code))
     elif event.action == "exit" and not member.inside:
+        member = _affirmed(member, event)
         effect.ignored.append(Ignored("exit-without-hit", code))
     else:
         kind: Literal["entered", "exited"] = "entered" if event.action == "hit" else "exited"
@@ -255,7 +257,19 @@ def _missing(state: State, day: Day, listed: set[str]) -> list[str]:
 
 
 def _is_late(member: Member, event: ConditionEvent) -> bool:
-    return member.changed_at is not None and member.session != event.session and event.at < member.changed_at
+    # Kiwoom's times have whole seconds: what happened in the second of a snapshot may have happened after it.
+    return (
+        member.changed_at is not None
+        and member.session != event.session
+        and event.at < member.changed_at.replace(microsecond=0)
+    )
+
+
+def _affirmed(member: Member, event: ConditionEvent) -> Member:
+    """A later word for what is known already: what another session, which is behind, says of before it is late."""
+    if member.changed_at is None or event.at <= member.changed_at:
+        return member
+    return msgspec.structs.replace(member, changed_at=event.at, session=event.session)
 
 
 def _is_newer(member: Member, snapshot: ConditionSnapshot) -> bool:

@@ -59,6 +59,15 @@ except asyncio.CancelledError:
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Locks and tokens of what the tests start are kept away from those of this machine's user."""
+    home = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(home))
+        yield home
+
+
 def pytest_report_header() -> str:
     return f"kafka: {_choose()[1]}"
 

@@ -2,12 +2,14 @@
 
 It decides nothing about the protocol. Per input it does what the session says: what is to be sent goes first – so the
 echo of a PING precedes everything else and waits for nothing but the socket – then the rest goes to `handle`.
-Reconnecting is jittered and backs off; it ends for good only when another login has taken the app key.
+Reconnecting is jittered and backs off; it ends for good only when another login has taken the app key. Outside the
+calendar's hours it rests, unless somebody needs a session (`need`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,12 +20,13 @@ from typing import Final, Literal, Protocol
 import msgspec
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from streams.events import Frame, HitstreamError
+from streams.events import KST, Frame, HitstreamError
 
 from .. import metrics
-from .errors import TokenRefused
+from ..calendar import ALWAYS, Calendar, Rest
+from .errors import Maintenance, TokenRefused, Unreachable
 from .session import Action, Moment, Over, Send, Session, Timing, Traced, Wanted
 from .token import Tokens
 
@@ -32,22 +35,33 @@ _log = structlog.get_logger(__name__)
 _MAX_FRAME: Final = 16 * 1024 * 1024
 _OPEN_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 2.0
+_SEND_TIMEOUT: Final = 10.0
+# Real seconds between two looks at the calendar: its clock may run at any speed.
+_LOOK_EVERY: Final = 0.5
+_DISPLACED: Final = (
+    "another program has logged in with this app key. No other process of this user holds the key's lock, so it runs"
+    " on another machine, under another user, or is no Hitstream: stop it, or give it an app key of its own, then"
+    " restart this one"
+)
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait before the next connection, in real seconds.
 
-    It doubles from `first` to `most`, each wait jittered to between half and all of it, and starts over once a
-    connection has been live for `steady`.
+    It doubles from `first` to `most` – to `closed` outside trading hours and during maintenance – each wait jittered to
+    between half and all of it. It starts over once a connection has proved itself: every condition was answered and a
+    PING came after that, or it has been live for `steady`.
     """
 
     first: float = 1.0
-    most: float = 30.0
+    most: float = 5.0
+    closed: float = 60.0
     steady: float = 30.0
 
-    def wait(self, failures: int) -> float:
+    def wait(self, failures: int, *, urgent: bool = True) -> float:
         """The wait after so many failures in a row (from 1)."""
-        return min(self.most, self.first * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)
+        most = self.most if urgent else self.closed
+        return min(most, self.first * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)
 
 
 class Handler(Protocol):
@@ -59,7 +73,7 @@ class Handler(Protocol):
     def handle(self, actions: Sequence[Action], now: Moment, *, frame: bool) -> None:
         """What an input made; `frame` if it was a received frame. May raise `HitstreamError` to end the connection."""
 
-    def disconnected(self, cause: str, state: Literal["disconnected", "refused", "displaced"]) -> None:
+    def disconnected(self, cause: str, state: Literal["disconnected", "refused", "displaced", "resting"]) -> None:
         """There is no connection, and why."""
 
     async def room(self) -> None:
@@ -76,6 +90,7 @@ class Client:
         now: the product's clock, for stamps; waits are real.
         handler: who is told.
         on_frame: is given every raw frame, secrets masked.
+        calendar: the calendar as it is known at the moment.
     """
 
     def __init__(
@@ -91,6 +106,7 @@ class Client:
         now: Callable[[], datetime],
         handler: Handler,
         on_frame: Callable[[Frame], None] | None = None,
+        calendar: Callable[[], Calendar] = lambda: ALWAYS,
     ) -> None:
         self._url = url
         self._producer = producer
@@ -104,9 +120,43 @@ class Client:
         self._on_frame = on_frame
         self._connection = ""
         self._outbox: deque[str] = deque()
+        self._asked: deque[str] = deque()
         self._ended: Over | None = None
         self._patient: frozenset[str] = frozenset()
         self._live_since: float | None = None
+        self._proved = False
+        self._session: Session | None = None
+        self._waiting: asyncio.Timeout | None = None
+        self._calendar = calendar
+        self._needed_until: datetime | None = None
+        self._needed = asyncio.Event()
+
+    def need(self, until: datetime) -> None:
+        """Keep or open a session until this moment of the product's clock, also while it would rest.
+
+        A session that is opened for this logs in and has the list of conditions, but registers none of ours. `asking`
+        tells when it can be used.
+        """
+        if self._needed_until is None or until > self._needed_until:
+            self._needed_until = until
+        self._needed.set()
+
+    @property
+    def asking(self) -> bool:
+        """Whether there is a session that would send somebody else's request."""
+        return self._session is not None and self._session.asking
+
+    def ask(self, text: str) -> None:
+        """Have the session send a request of somebody else's, as paced as its own; `on_frame` is given the answer.
+
+        Raises:
+            Unreachable: there is no session that is logged in.
+        """
+        if self._session is None or not self._session.asking:
+            raise Unreachable("there is no session with Kiwoom at the moment")
+        self._asked.append(text)
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Keep a session open until cancelled, which clears the conditions first; return if the app key was taken.
@@ -118,9 +168,12 @@ class Client:
         renewed = False
         begun = False
         while True:
+            begun = await self._rest(begun)
             await self._handler.room()
             self._ended = None
             self._live_since = None
+            self._proved = False
+            maintenance = False
             state: Literal["disconnected", "refused"] = "disconnected"
             try:
                 token = await self._tokens.get()
@@ -132,16 +185,16 @@ class Client:
                 cause, state = str(error), "refused"
             except HitstreamError as error:
                 # Kiwoom is not there, or nobody takes what we hear: better no session than one whose events are lost.
-                cause = str(error)
+                cause, maintenance = str(error), isinstance(error, Maintenance)
             else:
                 cause = ended.cause
                 match ended.why:
                     case "displaced":
-                        self._handler.disconnected(
-                            f"{cause} – another program logged in with this app key: stop it, then restart this one",
-                            "displaced",
-                        )
+                        self._handler.disconnected(f"{cause} – {_DISPLACED}", "displaced")
                         return
+                    case "stopped":
+                        failures = 0
+                        continue
                     case "token":
                         self._tokens.discard(token)
                         if not renewed:
@@ -156,13 +209,44 @@ class Client:
                     self._patient |= {ended.condition}
             if (live_for := self._live_for()) is not None:
                 renewed = False
-                if live_for >= self._backoff.steady:
+                if self._proved or live_for >= self._backoff.steady:
                     failures = 0
             failures += 1
-            wait = self._backoff.wait(failures)
+            urgent = self._calendar().urgent(self._now(), maintenance=maintenance)
+            wait = self._backoff.wait(failures, urgent=urgent)
             self._handler.disconnected(f"{cause}; next try in {wait:.1f} s", state)
             _log.warning("disconnected", cause=cause, next_try=round(wait, 1), failures=failures)
             await asyncio.sleep(wait)
+
+    async def _rest(self, begun: bool) -> bool:
+        """Wait until a session is wanted; returns whether a token has been had."""
+        shown = ""
+        while (rest := self._resting()) is not None:
+            cause = f"{rest.cause}; goes on {rest.until.astimezone(KST):%m-%d %H:%M} KST"
+            if cause != shown:
+                shown = cause
+                self._handler.disconnected(cause, "resting")
+                _log.info("resting", cause=cause)
+            if not begun:
+                # Whoever starts this in the evening wants to know now, not in the morning, that the key is wrong.
+                begun = True
+                try:
+                    await self._tokens.get()
+                except TokenRefused:
+                    raise
+                except HitstreamError as error:
+                    _log.info("no token yet", cause=str(error))
+            self._needed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._needed.wait()
+        return begun
+
+    def _resting(self) -> Rest | None:
+        now = self._now()
+        if self._needed_until is not None and now < self._needed_until:
+            return None
+        return self._calendar().rest(now)
 
     def _live_for(self) -> float | None:
         return None if self._live_since is None else asyncio.get_running_loop().time() - self._live_since
@@ -172,7 +256,17 @@ class Client:
         self._connection = f"{self._producer}-{at:%Y%m%dT%H%M%S}-{random.randrange(16**4):04x}"
         self._handler.connecting(self._connection)
         self._outbox.clear()
-        session = Session(self._wanted, token=token, stex_tp=self._stex_tp, timing=self._timing, patient=self._patient)
+        self._asked.clear()
+        in_hours = self._calendar().rest(at) is None
+        session = Session(
+            self._wanted if in_hours else (),
+            token=token,
+            stex_tp=self._stex_tp,
+            timing=self._timing,
+            patient=self._patient,
+            trading=lambda at: self._calendar().trading(at),
+            market_clock=in_hours and not self._calendar().always,
+        )
         try:
             socket = await connect(
                 self._url,
@@ -183,39 +277,61 @@ class Client:
             )
         except InvalidURI as error:
             raise _Unreachable(f"{error}: correct kiwoom.websocket_url") from None
+        except InvalidStatus as error:
+            status = error.response.status_code
+            raise Maintenance(
+                f"Kiwoom answers {self._url} with HTTP {status}: it may be closed for maintenance"
+            ) from None
         except (OSError, TimeoutError, InvalidHandshake) as error:
             raise _Unreachable(f"Kiwoom does not answer at {self._url}: {str(error) or 'no answer in time'}") from None
         metrics.CONNECTIONS.inc()
+        self._session = session
         try:
-            await self._talk(socket, session)
+            await self._talk(socket, session, in_hours=in_hours)
         finally:
+            self._session = None
             await socket.close()
         return self._ended or Over(why="lost", cause="the connection ended")
 
-    async def _talk(self, socket: ClientConnection, session: Session) -> None:
+    async def _talk(self, socket: ClientConnection, session: Session, *, in_hours: bool) -> None:
         try:
             now = self._moment()
             await self._do(socket, session.opened(now), now)
-            await self._listen(socket, session)
+            await self._listen(socket, session, in_hours=in_hours)
         except ConnectionClosed as error:
             self._lost(session, error)
         except asyncio.CancelledError:
             await self._leave(socket, session)
             raise
 
-    async def _listen(self, socket: ClientConnection, session: Session) -> None:
+    async def _listen(self, socket: ClientConnection, session: Session, *, in_hours: bool | None = None) -> None:
+        """Do what has to be done until the session is over. `in_hours` is how it was opened; None while it leaves."""
         loop = asyncio.get_running_loop()
         while not session.over:
-            deadline = session.deadline
+            deadline = min(session.deadline or math.inf, loop.time() + _LOOK_EVERY)
             raw: bytes | None = None
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(loop.time() if self._asked else deadline) as self._waiting:
                     raw = await socket.recv(decode=False)
+            self._waiting = None
             now = self._moment()
             actions = session.tick(now) if raw is None else session.received(raw, now)
             await self._do(socket, actions, now, frame=raw is not None)
+            while self._asked:
+                await self._do(socket, session.ask(self._asked.popleft(), now), now)
+            if in_hours is not None and (cause := self._leaves_because(in_hours)):
+                await self._do(socket, session.clear(now, "resting", cause), now)
+            self._proved = self._proved or session.proved
             if self._live_since is None and session.live:
                 self._live_since = loop.time()
+
+    def _leaves_because(self, in_hours: bool) -> str:
+        """Why a session is to end in good order; empty if it is not."""
+        if (rest := self._resting()) is not None:
+            return rest.cause
+        if not in_hours and self._calendar().rest(self._now()) is None:
+            return "the trading day begins"
+        return ""
 
     async def _leave(self, socket: ClientConnection, session: Session) -> None:
         """Say goodbye: every condition is cleared, and what still comes meanwhile is still told."""
@@ -236,9 +352,12 @@ class Client:
         """Send what is to be sent, then tell the rest."""
         self._outbox.extend(action.text for action in actions if isinstance(action, Send))
         try:
-            while self._outbox:
-                await socket.send(self._outbox[0])
-                self._outbox.popleft()
+            async with asyncio.timeout(_SEND_TIMEOUT):
+                while self._outbox:
+                    await socket.send(self._outbox[0])
+                    self._outbox.popleft()
+        except TimeoutError:
+            raise _Unreachable(f"Kiwoom has taken nothing for {_SEND_TIMEOUT:g} s") from None
         finally:
             # Also when the socket is gone or we are cancelled: what was received was received.
             self._tell(actions, now, frame=frame)

@@ -71,6 +71,24 @@ class ClearRequest(Request, frozen=True, kw_only=True, tag="CNSRCLR"):
     seq: str
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A frame that was sent, as far as it decides what answers it. Fields that it has not are empty."""
+
+    trnm: str = ""
+    seq: str = ""
+    search_type: str = ""
+    stex_tp: str = ""
+    next_key: str = ""
+
+
+def request(text: str) -> Asked:
+    """Read a frame that was sent, by us or another program. Never raises."""
+    try:
+        return msgspec.json.decode(text, type=Asked)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return Asked()
+
+
 class Items(msgspec.Struct, frozen=True, kw_only=True):
     """Codes and the types asked of each."""
 
@@ -139,12 +157,14 @@ class Member(msgspec.Struct, frozen=True):
 class ConditionReply(Reply, frozen=True, kw_only=True):
     """The answer to CNSRREQ.
 
-    `seq` is the reply's own or, in a refusal, the one inside the text; empty if there is none. `members` are the
+    `seq` is the reply's own or, in a refusal, the one inside the text; empty if there is none. `search_type` is that of
+    the request as far as the reply shows it: paging fields or prices are those of a one-shot search. `members` are the
     stocks, `rows` the same with prices where the search was one-shot. `discarded` counts rows of something that is no
     stock code. `complete` says that this is all: readable, and with no further page.
     """
 
     seq: str
+    search_type: Literal["0", "1", ""] = ""
     members: tuple[Member, ...] = ()
     rows: tuple[SearchRow, ...] = ()
     discarded: int = 0
@@ -280,6 +300,22 @@ def decode(raw: bytes | str) -> Received:
             return Unreadable(reason="no-trnm")
 
 
+def answers(asked: Asked, reply: Received) -> bool:
+    """Whether a frame may be the answer to a request. A refusal without any seq may answer every CNSRREQ."""
+    match reply:
+        case LoginReply():
+            return asked.trnm == "LOGIN"
+        case ListReply():
+            return asked.trnm == "CNSRLST"
+        case ClearReply():
+            return asked.trnm == "CNSRCLR"
+        case ConditionReply(seq=seq) if asked.trnm == "CNSRREQ":
+            if seq != asked.seq.strip() and (seq or reply.code == 0):
+                return False
+            return reply.search_type in ("", asked.search_type)
+    return False
+
+
 def stock(text: str) -> tuple[str, Exchange] | None:
     """A code as Kiwoom writes it → (six characters, exchange), or None if it is no stock code.
 
@@ -326,7 +362,8 @@ def price(value: Any) -> int | None:
     return None if number is None else abs(number)
 
 
-def _decimal(value: Any) -> float | None:
+def decimal(value: Any) -> float | None:
+    """A plain decimal number, `"-5.24"`; None if it is none."""
     text = _text(value)
     if not re.fullmatch(r"[+-]?\d{1,9}(?:\.\d{1,9})?", text, re.ASCII):
         return None
@@ -387,6 +424,7 @@ def _condition_reply(wire: _Wire) -> ConditionReply:
             discarded += 1
     return ConditionReply(
         seq=_seq(wire),
+        search_type="0" if rows else "1" if members else "0" if wire.cont_yn is not None else "",
         code=_number(wire.return_code),
         message=_text(wire.return_msg),
         members=tuple(members),
@@ -479,7 +517,7 @@ def _trade_entry(entry: dict[str, Any], values: dict[str, Any]) -> TradeEntry | 
         time=_time(values.get("20")),
         price=last,
         change=_number(values.get("11")),
-        change_rate=_decimal(values.get("12")),
+        change_rate=decimal(values.get("12")),
         size=_number(values.get("15")),
         day_volume=_number(values.get("13")),
         value=_number(values.get("14")),

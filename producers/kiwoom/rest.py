@@ -7,13 +7,13 @@ Each call retries what is worth it – one time with a new token, a few times af
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import httpx
 
-from streams.events import Stock
+from streams.events import SearchRow, Stock
 
 from . import frames
 from .errors import STALE_TOKEN, CallRefused, RateLimited, TokenRefused, embedded_code, remedy
@@ -23,6 +23,7 @@ MARKETS: Final = {"0": "KOSPI", "10": "KOSDAQ"}
 
 _TRIES: Final = 4
 _MOST_PAGES: Final = 1000
+_WATCHED: Final = 100  # Stocks that one ka10095 may ask for.
 
 
 class Rest:
@@ -63,6 +64,18 @@ class Rest:
                 for row in rows if isinstance(rows, list) else ():
                     if (stock := listed(row, market, now())) is not None:
                         yield stock
+
+    async def prices(self, codes: Sequence[str]) -> dict[str, SearchRow]:
+        """Name and price of stocks now (ka10095), by code; a code that Kiwoom does not know is missing."""
+        found: dict[str, SearchRow] = {}
+        for start in range(0, len(codes), _WATCHED):
+            asked = "|".join(codes[start : start + _WATCHED])
+            async for page in self.pages("ka10095", "/api/dostk/stkinfo", {"stk_cd": asked}):
+                rows = page.get("atn_stk_infr")
+                for row in rows if isinstance(rows, list) else ():
+                    if (priced := watched(row)) is not None:
+                        found[priced.code] = priced
+        return found
 
     async def _call(self, api_id: str, path: str, body: dict[str, str], paging: dict[str, str]) -> dict[str, Any]:
         renewed = False
@@ -120,4 +133,27 @@ def listed(row: Any, market: str, received_at: datetime) -> Stock | None:
         market=market,
         previous_close=frames.price(row.get("lastPrice")) or None,
         received_at=received_at,
+    )
+
+
+def watched(row: Any) -> SearchRow | None:
+    """One row of ka10095; None if it is no stock. Its prices carry the direction as sign, its rate is plain percent."""
+    if not isinstance(row, dict) or not isinstance(row.get("stk_cd"), str):
+        return None
+    found = frames.stock(row["stk_cd"])
+    if found is None:
+        return None
+    falling = str(row.get("pred_pre_sig", "")).strip() in ("4", "5")
+    change, rate = frames.price(row.get("pred_pre")), frames.decimal(row.get("flu_rt"))
+    return SearchRow(
+        code=found[0],
+        exchange=found[1],
+        name=str(row.get("stk_nm") or "").strip(),
+        price=frames.price(row.get("cur_prc")),
+        change=None if change is None else -change if falling else change,
+        change_rate=None if rate is None else -abs(rate) if falling else abs(rate),
+        open=frames.price(row.get("open_pric")),
+        high=frames.price(row.get("high_pric")),
+        low=frames.price(row.get("low_pric")),
+        volume=frames.price(row.get("trde_qty")),
     )

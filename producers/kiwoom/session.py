@@ -13,13 +13,18 @@ connection: the next one gets a new machine and runs the whole sequence again.
 A request that is not answered may have been heard (Kiwoom then answers the next with 900003), so the second try is
 always CNSRCLR, pause, CNSRREQ. Entries that arrive between a request and its reply are held until the reply, so that
 the snapshot stands before them; a request that fails lets them go.
+
+A live condition that says nothing is *quiet*, which is normal. After `Timing.audit_after` it is **audited**: a one-shot
+search is compared with its members. Agreement is a proof of life; a difference that a second look still finds proves
+the registration dead, and it is made anew. A search that stays unanswered proves nothing about the condition; it only
+has the list asked for, whose silence ends the connection.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
@@ -34,7 +39,7 @@ from .errors import STALE_TOKEN, embedded_code
 State = Literal[
     "disconnected", "listing", "requested", "live", "refused", "unanswered", "missing", "displaced", "resting"
 ]
-SessionState = Literal["disconnected", "connecting", "login", "listing", "live", "displaced", "refused"]
+SessionState = Literal["disconnected", "connecting", "login", "listing", "live", "displaced", "refused", "resting"]
 
 MAX_CONDITIONS: Final = 10  # Kiwoom's policy per login; what it does with the 11th is unknown.
 MASK: Final = "***"
@@ -42,6 +47,11 @@ MASK: Final = "***"
 _REGISTERED: Final = 900003
 _UNKNOWN_SEQ: Final = 900004
 _TOO_MANY: Final = 105110
+
+_MOST_LOOKS: Final = 4  # of one audit; beyond it, what a search shows keeps changing and proves nothing.
+_MOST_PAGES: Final = 100  # of one search.
+_CLOCK_GROUP: Final = "90"  # REG group of the market clock; quotes have others.
+_ASIDE_WITHIN: Final = 30.0  # Seconds in which a reply may still be to somebody else's request.
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -59,7 +69,11 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """Every wait of a session, in real seconds."""
+    """Every wait of a session, in real seconds.
+
+    `audit_after` is how long a live condition may be quiet in trading hours before it is audited, `audit_again` the
+    time between two looks of an audit, `list_again` how often the list of conditions is looked at for changes.
+    """
 
     login_pause: float = 1.5
     send_spacing: float = 0.35
@@ -70,6 +84,10 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     ping_silence: float = 35.0
     slow_down: float = 2.0
     ask_again: float = 60.0
+    audit_after: float = 300.0
+    audit_again: float = 3.0
+    search_deadline: float = 5.0
+    list_again: float = 300.0
     goodbye: float = 5.0
     goodbye_reply: float = 1.0
     tries: int = 3
@@ -112,7 +130,11 @@ class Entry(Action, frozen=True, kw_only=True):
 
 
 class Snapshot(Action, frozen=True, kw_only=True):
-    """All members of a condition, as of its request at `requested_at`."""
+    """All members of a condition, as of its request at `requested_at`.
+
+    `ended_at` is set where the reply came so late that our CNSRCLR has gone before it: the moment after which nothing
+    more may have been heard.
+    """
 
     condition: str
     seq: str
@@ -120,6 +142,7 @@ class Snapshot(Action, frozen=True, kw_only=True):
     requested_at: datetime
     received_at: datetime
     frame: int
+    ended_at: datetime | None = None
 
 
 class Changed(Action, frozen=True, kw_only=True):
@@ -135,6 +158,33 @@ class SessionChanged(Action, frozen=True, kw_only=True):
 
     state: SessionState
     cause: str
+
+
+class Audited(Action, frozen=True, kw_only=True):
+    """What an audit of a quiet condition came to.
+
+    `agrees`: members and search are the same, as of `asked_at`. `dead`: the registration is gone; it is made anew.
+    `refuted`: it was not gone after all, search and registration differ for good in these stocks. `unsettled`: every
+    look found another difference. `silent`: the search was not answered, `refused`: it was refused; both prove nothing.
+    """
+
+    condition: str
+    outcome: Literal["agrees", "dead", "refuted", "unsettled", "silent", "refused"]
+    cause: str = ""
+    asked_at: datetime
+
+
+class Listed(Action, frozen=True, kw_only=True):
+    """The account's saved conditions as (seq, name), when they were first heard or have changed."""
+
+    conditions: tuple[tuple[str, str], ...]
+
+
+class MarketClock(Action, frozen=True, kw_only=True):
+    """The market says where in its day it is: FID 215 (0 before the open, 3 open, 4 closed, 8, 9)."""
+
+    state: str
+    at: datetime
 
 
 class Pinged(Action, frozen=True, kw_only=True):
@@ -180,6 +230,10 @@ class Over(Action, frozen=True, kw_only=True):
 _Step = Literal["list", "queued", "reply", "clearing", "probe", "rest"]
 
 
+# Stocks (code, whether the search has them) in which a search and the members of a condition differ.
+_Difference = frozenset[tuple[str, bool]]
+
+
 @dataclass(slots=True)
 class _Subscription:
     name: str
@@ -197,15 +251,38 @@ class _Subscription:
     outstanding: int = 0
     since_request: dict[str, str] = field(default_factory=dict)
     registered: bool = False
+    cleared_at: datetime | None = None
     held: list[Entry] = field(default_factory=list)
+    # What the audit compares: who is in it, when it last said something, and when the next look is due.
+    members: set[str] = field(default_factory=set)
+    spoke: Moment | None = None
+    audit_at: float | None = None
+    looks: int = 0
+    difference: _Difference = frozenset()
+    suspected: _Difference = frozenset()
+    refuted: _Difference = frozenset()
+    absent: bool = False
 
 
 @dataclass(slots=True)
 class _Outgoing:
-    kind: Literal["list", "request", "clear"]
+    kind: Literal["list", "request", "clear", "aside", "search", "clock"]
     name: str = ""
     seq: str = ""
     not_before: float = 0.0
+    text: str = ""
+
+
+@dataclass(slots=True)
+class _Search:
+    """An audit's one-shot search that has been sent: what of the answer is there, and until when the rest must be."""
+
+    subscription: _Subscription
+    asked: Moment
+    reply_by: float
+    codes: set[str] = field(default_factory=set)
+    pages: int = 0
+    next_key: str = ""
 
 
 class Session:
@@ -216,6 +293,8 @@ class Session:
         token: raw access token; masked in everything that is traced.
         patient: conditions that have already cost a connection by their silence, and shall not cost another one while
             others are live.
+        trading: whether the market trades at a moment; nothing is audited outside.
+        market_clock: ask for the market clock (`0s`) once the conditions have been requested.
     """
 
     def __init__(
@@ -226,6 +305,8 @@ class Session:
         stex_tp: Literal["K", "N", "A", ""] = "K",
         timing: Timing | None = None,
         patient: frozenset[str] = frozenset(),
+        trading: Callable[[datetime], bool] = lambda _: True,
+        market_clock: bool = False,
     ) -> None:
         self._subscriptions = {w.name: _Subscription(w.name, w.seq) for w in wanted}
         self._token = token
@@ -245,6 +326,17 @@ class Session:
         self._list_again_at: float | None = None
         self._leaving_by: float | None = None
         self._unconfirmed: set[str] = set()
+        # (seq, search_type, moment) of CNSRREQs that others asked for: their replies are not ours.
+        self._asides: list[tuple[str, str, float]] = []
+        self._trading = trading
+        self._market_clock = market_clock
+        self._clock_asked = False
+        self._searches: dict[str, _Search] = {}
+        # Searches that were given up, by seq: an answer may still come, and must not be taken for a snapshot.
+        self._strays: dict[str, int] = {}
+        self._answered = False
+        self._leaving_as: tuple[State, str] = ("disconnected", "stopped")
+        self.proved = False
         self._frames_in = 0
         self._frames_out = 0
         self._actions: list[Action] = []
@@ -279,22 +371,47 @@ class Session:
         """Time has passed; due when `deadline` says so, harmless at any other moment."""
         return self._drain(now)
 
-    def clear(self, now: Moment) -> list[Action]:
-        """We want to leave: CNSRCLR for everything that was requested, then `Over`."""
+    def clear(self, now: Moment, state: State = "disconnected", cause: str = "stopped") -> list[Action]:
+        """We want to leave: CNSRCLR for everything that was requested, then `Over`.
+
+        `state` and `cause` are what is said of the conditions from then on.
+        """
         if self.over or self._leaving_by is not None:
             return self._drain(now)
+        self._leaving_as = (state, cause)
         self._queue.clear()
+        self._searches.clear()
         self._leaving_by = now.t + self._timing.goodbye
+        self._list_again_at = None
         for subscription in self._subscriptions.values():
             self._release(subscription)
             subscription.step, subscription.reply_by, subscription.again_at = "rest", None, None
+            subscription.audit_at = None
             if subscription.registered:
                 self._queue.append(_Outgoing("clear", subscription.name, subscription.seq))
         return self._drain(now)
 
+    def ask(self, text: str, now: Moment) -> list[Action]:
+        """Send a request of somebody else's (a search, a diagnosis) among ours, as paced as ours.
+
+        Whoever asks finds the answer in what is `Traced`; no reply to it is taken for one to ours. Nothing is sent
+        before the list of conditions was asked for, nor once the session ends: `asking` says whether it would be.
+        """
+        if self.asking:
+            self._queue.append(_Outgoing("aside", text=text))
+        return self._drain(now)
+
+    @property
+    def asking(self) -> bool:
+        """Whether somebody else's request would be sent."""
+        return self._sending and self._leaving_by is None
+
     def closed(self, cause: str, now: Moment) -> list[Action]:
         """The connection is gone."""
-        self._end("stopped" if self._leaving_by is not None else "lost", cause)
+        if self._leaving_by is not None:
+            self._end("stopped", self._leaving_as[1])
+        else:
+            self._end("lost", cause)
         return self._take()
 
     @property
@@ -304,9 +421,10 @@ class Session:
             return None
         waits = [self._login_by, self._list_by, self._ping_by, self._list_again_at, self._leaving_by]
         for subscription in self._subscriptions.values():
-            waits += (subscription.reply_by, subscription.again_at)
-        if self._sending and self._queue:
-            waits.append(max(self._next_send, min(item.not_before for item in self._queue)))
+            waits += (subscription.reply_by, subscription.again_at, subscription.audit_at)
+        waits += (search.reply_by for search in self._searches.values())
+        if self._sending and (sendable := [item.not_before for item in self._queue if not self._blocked(item)]):
+            waits.append(max(self._next_send, min(sendable)))
         return min((wait for wait in waits if wait is not None), default=None)
 
     @property
@@ -324,6 +442,7 @@ class Session:
             case frames.Ping():
                 self._ping_by = now.t + self._timing.ping_silence
                 self._actions.append(Pinged())
+                self.proved = self.proved or self._answered
             case frames.ConditionReply():
                 self._condition_reply(frame, now)
             case frames.ListReply():
@@ -335,7 +454,7 @@ class Session:
             case frames.ClearReply():
                 self._clear_reply(frame)
             case frames.RegisterReply():
-                self._ignore("unasked-reply")
+                self._register_reply(frame, now)
             case frames.Unreadable(reason=reason):
                 self._ignore(reason)
 
@@ -382,15 +501,22 @@ class Session:
                 self._ask_list(now.t + self._timing.slow_down)
             return
         self._list_failures = 0
-        self._known = {seq: _same(name) for seq, name in reply.conditions}
-        if self._state != "live":
+        known = {seq: _same(name) for seq, name in reply.conditions}
+        first = self._state != "live"
+        if first or known != self._known:
+            self._actions.append(Listed(conditions=reply.conditions))
+        self._known = known
+        if first:
             self._enter("live", "")
-        self._list_again_at = None
+        self._list_again_at = now.t + self._timing.list_again
         for subscription in self._subscriptions.values():
             self._resolve(subscription, reply.conditions, now)
             if self.over:
                 return
         self._by_seq = {s.seq: s for s in self._subscriptions.values() if s.seq}
+        if first and self._market_clock:
+            self._queue.append(_Outgoing("clock", not_before=now.t + self._timing.slow_down))
+        self._judge_answers()
 
     def _resolve(self, subscription: _Subscription, conditions: Sequence[tuple[str, str]], now: Moment) -> None:
         """Find a condition's seq in a list that just came, and go on from there."""
@@ -400,6 +526,7 @@ class Session:
             self._unresolved(subscription, conditions, found, now)
             return
         (seq,) = found
+        subscription.absent = False
         moved = subscription.seq not in ("", seq)
         if moved:
             # The user has edited the list in the HTS: the number now means another condition.
@@ -415,6 +542,14 @@ class Session:
     def _unresolved(
         self, subscription: _Subscription, conditions: Sequence[tuple[str, str]], found: list[str], now: Moment
     ) -> None:
+        if not found and subscription.registered and not subscription.absent:
+            # A list may be incomplete for once: what is registered is given up only when a second one lacks it too.
+            subscription.absent = True
+            if subscription.step == "probe":
+                self._request_anew(subscription)
+            self._list_again_at = min(self._list_again_at or now.t, now.t + self._timing.slow_down)
+            return
+        subscription.absent = False
         self._withdraw(subscription)
         wanted = subscription.wanted_seq
         if found:
@@ -437,9 +572,11 @@ class Session:
             self._change(subscription, "missing", f"the account has no condition {what}; it has: {names}")
         subscription.seq = ""
         subscription.step = "list"
-        self._list_again_at = now.t + self._timing.ask_again
+        self._list_again_at = min(self._list_again_at or now.t, now.t + self._timing.ask_again)
 
     def _condition_reply(self, reply: frames.ConditionReply, now: Moment) -> None:
+        if self._answers_search(reply, now) or self._answers_aside(reply, now):
+            return
         subscription = self._addressee(reply)
         if reply.code == _TOO_MANY:
             self._spacing = min(max(self._spacing * 2, self._timing.send_spacing), self._timing.slow_down)
@@ -461,6 +598,23 @@ class Session:
             # A refusal of a try that has been given up; the next one is on its way.
             self._ignore("late-refusal")
 
+    def _answers_aside(self, reply: frames.ConditionReply, now: Moment) -> bool:
+        """Whether a reply is to somebody else's request; where it could be to either, ours comes first."""
+        ours = (s := self._by_seq.get(reply.seq)) is not None and s.outstanding > 0
+        for aside in self._asides:
+            seq, search_type, _ = aside
+            if seq == reply.seq and (reply.search_type == search_type or (not reply.search_type and not ours)):
+                if search_type == "1" and ours:
+                    return False
+                self._asides.remove(aside)
+                own = self._by_seq.get(seq)
+                if search_type == "1" and reply.code == 0 and own is not None and own.state == "live":
+                    # Accepted as new: our registration was gone, and nobody had said so.
+                    self._change(own, "requested", "its registration was lost")
+                    self._request_anew(own)
+                return True
+        return False
+
     def _addressee(self, reply: frames.ConditionReply) -> _Subscription | None:
         """Whom a reply is for: by its seq, never by position.
 
@@ -469,7 +623,7 @@ class Session:
         if reply.seq:
             return self._by_seq.get(reply.seq)
         waiting = [s for s in self._subscriptions.values() if s.step == "reply"]
-        return waiting[0] if reply.code and len(waiting) == 1 else None
+        return waiting[0] if reply.code and len(waiting) == 1 and not self._searches else None
 
     def _snapshot(self, subscription: _Subscription, reply: frames.ConditionReply, now: Moment) -> None:
         assert subscription.requested is not None
@@ -489,8 +643,10 @@ class Session:
                 requested_at=subscription.requested.at,
                 received_at=now.at,
                 frame=self._frames_in,
+                ended_at=None if subscription.registered else subscription.cleared_at,
             )
         )
+        subscription.members = set(codes)
         self._release(subscription)
         if not subscription.outstanding:
             subscription.since_request.clear()
@@ -500,6 +656,9 @@ class Session:
         self._settle(subscription, "live", "")
         subscription.registered = True
         subscription.silent = subscription.refusals = 0
+        self._check_suspicion(subscription, now)
+        self._spoken(subscription, now)
+        self._judge_answers()
 
     def _refusal(self, subscription: _Subscription, reply: frames.ConditionReply, now: Moment) -> None:
         self._release(subscription)
@@ -524,6 +683,7 @@ class Session:
             if reply.code != _REGISTERED:
                 subscription.registered = False
             self._settle(subscription, "refused", said, now.t + self._timing.ask_again)
+            self._judge_answers()
 
     def _silence(self, subscription: _Subscription, cause: str, now: Moment) -> None:
         """A CNSRREQ was not answered in time – which does not say that it was not heard."""
@@ -552,6 +712,17 @@ class Session:
         if reply.code != 0:
             self._ignore("clear-refused")
 
+    def _register_reply(self, reply: frames.RegisterReply, now: Moment) -> None:
+        """The market clock is the only thing that we register; what others have registered is theirs to judge."""
+        if reply.trnm != "REG" or not self._clock_asked:
+            self._ignore("unasked-reply")
+            return
+        self._clock_asked = False
+        if reply.code != 0:
+            self._ignore("register-refused")
+            if self._leaving_by is None:
+                self._queue.append(_Outgoing("clock", not_before=now.t + self._timing.ask_again))
+
     # -- entries
 
     def _entry(self, entry: frames.Entry, number: int, now: Moment) -> None:
@@ -578,11 +749,16 @@ class Session:
                     subscription.held.append(said)
                 else:
                     self._say(subscription, said)
+                if subscription.state == "live":
+                    self._spoken(subscription, now)
+            case frames.ClockEntry(state=state):
+                self._actions.append(MarketClock(state=state, at=now.at))
             case _:
                 self._ignore("other-type")
 
     def _say(self, subscription: _Subscription, entry: Entry) -> None:
         self._actions.append(entry)
+        (subscription.members.add if entry.action == "hit" else subscription.members.discard)(entry.code)
         if subscription.outstanding:
             subscription.since_request[entry.code] = entry.action
 
@@ -590,6 +766,137 @@ class Session:
         held, subscription.held = subscription.held, []
         for entry in held:
             self._say(subscription, entry)
+
+    # -- audits
+
+    def _spoken(self, subscription: _Subscription, now: Moment) -> None:
+        """The condition has shown by itself that it lives: whatever an audit suspects is settled."""
+        subscription.spoke = now
+        self._next_audit(subscription, now.t + self._timing.audit_after)
+
+    def _next_audit(self, subscription: _Subscription, at: float) -> None:
+        subscription.audit_at, subscription.looks, subscription.difference = at, 0, frozenset()
+
+    def _audit(self, subscription: _Subscription, now: Moment) -> None:
+        """Take a look at a condition that has been quiet for long."""
+        subscription.audit_at = None
+        if subscription.state != "live":
+            return
+        if not self._trading(now.at):
+            subscription.audit_at = now.t + min(self._timing.ask_again, self._timing.audit_after)
+        elif subscription.seq not in self._searches:
+            self._queue.append(_Outgoing("search", seq=subscription.seq))
+
+    def _answers_search(self, reply: frames.ConditionReply, now: Moment) -> bool:
+        """Whether a reply is to an audit's search – also to one that was given up."""
+        search = self._searches.get(reply.seq)
+        if search is None and not reply.seq and reply.code and len(self._searches) == 1:
+            waiting = any(s.step == "reply" for s in self._subscriptions.values())
+            search = None if waiting else next(iter(self._searches.values()))
+        if search is None:
+            if reply.search_type != "1" and self._strays.get(reply.seq):
+                self._strays[reply.seq] -= 1
+                self._ignore("late-search")
+                return True
+            return False
+        if reply.search_type == "1":
+            return False
+        if reply.code == _TOO_MANY:
+            self._spacing = min(max(self._spacing * 2, self._timing.send_spacing), self._timing.slow_down)
+        if reply.code not in (0, None):
+            self._searched(search, "refused", f"{reply.code} {reply.message}".strip(), now)
+            return True
+        search.codes |= {member.code for member in reply.members}
+        search.pages += 1
+        if reply.complete:
+            self._looked(search, now)
+        elif reply.next_key and reply.next_key != search.next_key and search.pages < _MOST_PAGES:
+            search.next_key = reply.next_key
+            search.reply_by = now.t + self._timing.search_deadline
+            self._queue.append(_Outgoing("search", seq=search.subscription.seq))
+        else:
+            self._searched(search, "refused", "the search's answer was incomplete", now)
+        return True
+
+    def _looked(self, search: _Search, now: Moment) -> None:
+        """Compare what a search has shown with the members."""
+        subscription = search.subscription
+        if subscription.spoke is not None and subscription.spoke.t > search.asked.t:
+            self._drop_search(search)  # It has spoken meanwhile: no better proof.
+            return
+        found = _Difference(
+            {(code, True) for code in search.codes - subscription.members}
+            | {(code, False) for code in subscription.members - search.codes}
+        )
+        found -= subscription.refuted
+        if not found:
+            self._searched(search, "agrees", "", now)
+        elif lasting := found & subscription.difference:
+            self._dead(search, lasting, now)
+        elif subscription.looks + 1 >= _MOST_LOOKS:
+            self._searched(search, "unsettled", f"every look at it differed: {_told(found)}", now)
+        else:
+            self._drop_search(search)
+            subscription.looks, subscription.difference = subscription.looks + 1, found
+            subscription.audit_at = now.t + self._timing.audit_again
+
+    def _dead(self, search: _Search, lasting: _Difference, now: Moment) -> None:
+        subscription = search.subscription
+        quiet = now.t - subscription.spoke.t if subscription.spoke else self._timing.audit_after
+        cause = f"dead: nothing said for {quiet:.0f} s while a search shows {_told(lasting)}; it is requested anew"
+        self._drop_search(search)
+        self._audited(subscription, "dead", cause, search.asked)
+        subscription.suspected, subscription.audit_at = lasting, None
+        self._change(subscription, "requested", cause)
+        self._request_anew(subscription)
+
+    def _check_suspicion(self, subscription: _Subscription, now: Moment) -> None:
+        """A fresh snapshot has come after a verdict of death: was it just?"""
+        suspected, subscription.suspected = subscription.suspected, frozenset()
+        wrong = _Difference((code, has) for code, has in suspected if (code in subscription.members) != has)
+        if wrong:
+            subscription.refuted |= wrong
+            cause = f"the search and the registration differ for good: {_told(wrong)}"
+            self._audited(subscription, "refuted", cause, now)
+
+    def _searched(
+        self,
+        search: _Search,
+        outcome: Literal["agrees", "unsettled", "silent", "refused"],
+        cause: str,
+        now: Moment,
+    ) -> None:
+        """An audit has come to an end that leaves the condition live."""
+        self._drop_search(search)
+        self._audited(search.subscription, outcome, cause, search.asked)
+        self._next_audit(search.subscription, now.t + self._timing.audit_after)
+
+    def _audited(
+        self,
+        subscription: _Subscription,
+        outcome: Literal["agrees", "dead", "refuted", "unsettled", "silent", "refused"],
+        cause: str,
+        asked: Moment,
+    ) -> None:
+        self._actions.append(Audited(condition=subscription.name, outcome=outcome, cause=cause, asked_at=asked.at))
+
+    def _drop_search(self, search: _Search) -> None:
+        self._searches = {seq: other for seq, other in self._searches.items() if other is not search}
+        self._queue = deque(i for i in self._queue if not (i.kind == "search" and i.seq == search.subscription.seq))
+
+    def _give_up_search(self, search: _Search, now: Moment) -> None:
+        """A search was not answered, which proves nothing about the condition – but what about the connection?"""
+        seq = search.subscription.seq
+        self._strays[seq] = self._strays.get(seq, 0) + 1
+        cause = f"the search was not answered within {self._timing.search_deadline:g} s"
+        self._searched(search, "silent", cause, now)
+        self._ask_list()
+
+    def _judge_answers(self) -> None:
+        """Whether every condition has been answered on this connection, one way or the other."""
+        self._answered = self._answered or all(
+            s.state in ("live", "refused", "missing") for s in self._subscriptions.values()
+        )
 
     # -- requests
 
@@ -618,6 +925,10 @@ class Session:
         subscription.reply_by = subscription.again_at = None
         subscription.registered, subscription.outstanding = False, 0
         subscription.since_request.clear()
+        subscription.audit_at = None
+        if (search := self._searches.get(subscription.seq)) is not None:
+            self._strays[subscription.seq] = self._strays.get(subscription.seq, 0) + 1
+            self._drop_search(search)
 
     def _drop_queued(self, subscription: _Subscription) -> None:
         self._queue = deque(item for item in self._queue if item.name != subscription.name)
@@ -630,16 +941,43 @@ class Session:
     def _sending(self) -> bool:
         return self._state in ("listing", "live") and not self.over
 
+    def _blocked(self, item: _Outgoing) -> bool:
+        """Whether an item has to wait for an answer, so that no answer of its seq could be to two requests."""
+        match item.kind:
+            case "search":
+                subscription = self._by_seq.get(item.seq)
+                return (
+                    subscription is not None and (subscription.outstanding > 0 or subscription.step != "rest")
+                ) or any(seq == item.seq for seq, _, _ in self._asides)
+            case "request" | "clear":
+                return item.seq in self._searches and self._leaving_by is None
+            case "aside":
+                return frames.request(item.text).seq in self._searches
+            case _:
+                return False
+
     def _pump(self, now: Moment) -> None:
         """Send what may be sent now. Paced: Kiwoom swallows what comes in a burst."""
         while self._sending and now.t >= self._next_send:
-            item = next((item for item in self._queue if item.not_before <= now.t), None)
+            ready = (item for item in self._queue if item.not_before <= now.t and not self._blocked(item))
+            item = next(ready, None)
             if item is None:
                 return
             self._queue.remove(item)
             self._next_send = now.t + self._spacing
             subscription = self._subscriptions.get(item.name)
             match item.kind:
+                case "aside":
+                    request = frames.request(item.text)
+                    if request.trnm == "CNSRREQ":
+                        self._asides.append((request.seq, request.search_type, now.t))
+                    self._put(item.text, now)
+                case "clock":
+                    self._clock_asked = True
+                    items = frames.Items(item=[""], type=[frames.MARKET_CLOCK])
+                    self._put(frames.RegisterRequest(grp_no=_CLOCK_GROUP, data=[items]).text(), now)
+                case "search":
+                    self._send_search(item.seq, now)
                 case "list":
                     self._list_by = now.t + self._timing.list_deadline
                     self._put(frames.ListRequest().text(), now)
@@ -652,6 +990,7 @@ class Session:
                         self._request(subscription, now.t + self._timing.clear_pause)
                     if subscription is not None:
                         subscription.registered = False
+                        subscription.cleared_at = now.at
                     self._put(frames.ClearRequest(seq=item.seq).text(), now)
                 case "request":
                     assert subscription is not None
@@ -663,8 +1002,20 @@ class Session:
                     subscription.since_request.clear()
                     if subscription.state not in ("refused", "unanswered"):
                         self._change(subscription, "requested", subscription.cause)
-                    request = frames.RealtimeRequest(seq=item.seq, search_type="1", stex_tp=self._stex_tp)
-                    self._put(request.text(), now)
+                    asked = frames.RealtimeRequest(seq=item.seq, search_type="1", stex_tp=self._stex_tp)
+                    self._put(asked.text(), now)
+
+    def _send_search(self, seq: str, now: Moment) -> None:
+        subscription = self._by_seq.get(seq)
+        search = self._searches.get(seq)
+        if subscription is None or (search is None and subscription.state != "live"):
+            return
+        if search is None:
+            search = _Search(subscription, now, now.t + self._timing.search_deadline)
+            self._searches[seq] = search
+        more: Literal["Y", "N"] = "Y" if search.next_key else "N"
+        request = frames.SearchRequest(seq=seq, stex_tp=self._stex_tp or "K", cont_yn=more, next_key=search.next_key)
+        self._put(request.text(), now)
 
     def _patience(self, subscription: _Subscription) -> float:
         """How long a reply may take: longer at each try, so that a server that is only slow is not asked for ever."""
@@ -680,7 +1031,7 @@ class Session:
             if self._leaving_by is not None and (
                 _passed(self._leaving_by, now) or not (self._queue or self._unconfirmed)
             ):
-                self._end("stopped", "stopped")
+                self._end("stopped", self._leaving_as[1])
         return self._take()
 
     def _due(self, now: Moment) -> None:
@@ -692,13 +1043,18 @@ class Session:
             self._end("lost", f"CNSRLST was not answered within {self._timing.list_deadline:g} s")
         if self.over or self._leaving_by is not None:
             return
+        self._asides = [aside for aside in self._asides if now.t - aside[2] < _ASIDE_WITHIN]
         if _passed(self._list_again_at, now):
             self._list_again_at = None
             self._ask_list()
+        for search in [s for s in self._searches.values() if _passed(s.reply_by, now)]:
+            self._give_up_search(search, now)
         for subscription in self._subscriptions.values():
             if _passed(subscription.reply_by, now):
                 cause = f"CNSRREQ was not answered within {self._patience(subscription):g} s"
                 self._silence(subscription, cause, now)
+            if _passed(subscription.audit_at, now):
+                self._audit(subscription, now)
             if _passed(subscription.again_at, now):
                 if subscription.registered:
                     self._request_anew(subscription)
@@ -742,18 +1098,22 @@ class Session:
             return
         self.over = True
         self._queue.clear()
-        state: State = "displaced" if why == "displaced" else "disconnected"
+        self._searches.clear()
+        state: State = "disconnected"
         session: SessionState
         match why:
             case "displaced":
-                session = "displaced"
+                session = state = "displaced"
+            case "stopped":
+                state = self._leaving_as[0]
+                session = "resting" if state == "resting" else "disconnected"
             case "token" | "refused":
                 session = "refused"
             case _:
                 session = "disconnected"
         for subscription in self._subscriptions.values():
             self._release(subscription)
-            subscription.reply_by = subscription.again_at = None
+            subscription.reply_by = subscription.again_at = subscription.audit_at = None
             self._change(subscription, state, cause)
         self._enter(session, cause)
         self._actions.append(Over(why=why, cause=cause, condition=condition))
@@ -761,6 +1121,13 @@ class Session:
 
 def _passed(deadline: float | None, now: Moment) -> bool:
     return deadline is not None and now.t >= deadline
+
+
+def _told(difference: _Difference) -> str:
+    """A difference in words: `2 others (+000660 −005930)`."""
+    named = " ".join(f"{'+' if has else '−'}{code}" for code, has in sorted(difference)[:5])
+    more = " …" if len(difference) > 5 else ""
+    return f"{len(difference)} other{'s' if len(difference) > 1 else ''} ({named}{more})"
 
 
 def _same(name: str) -> str:

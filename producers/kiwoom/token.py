@@ -2,7 +2,7 @@
 
 Kiwoom says when a token ends (`expires_dt`, KST) and that is what counts; whether asking for a new one kills the old
 is unknown, so one is asked for only when it is needed. It is kept in a file that only its owner can read, so that a
-restart does not ask again.
+restart does not ask again; a lock file beside it keeps two processes of one key from asking at the same time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from pydantic import SecretStr
 from streams.events import KST
 
 from .errors import Maintenance, RateLimited, TokenRefused, Unreachable, embedded_code, remedy
+from .lock import alone
 
 _log = structlog.get_logger(__name__)
 
 EARLY: Final = timedelta(minutes=10)
+
+_OTHERS_WITHIN: Final = 20.0  # Seconds that another process may take to ask.
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,9 +88,14 @@ class Tokens:
                 if known is not None and self._usable(known):
                     self._token = known
                     return known.token
-            self._token = await self._issue()
-            self._write(self._token)
-            return self._token.token
+            async with alone(self._path.with_suffix(".lock"), within=_OTHERS_WITHIN):
+                # Whoever had the lock before us has perhaps just asked.
+                known = self._read()
+                if known is None or not self._usable(known):
+                    known = await self._issue()
+                    self._write(known)
+            self._token = known
+            return known.token
 
     def discard(self, token: str) -> None:
         """Forget a token that Kiwoom has refused: the next `get` asks for a new one."""
@@ -130,7 +138,7 @@ class Tokens:
             return None
 
     def _write(self, token: Token) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         with suppress(FileNotFoundError):
             temporary.unlink()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from producers.calendar import Calendar
 from producers.conditions import Conditions, happened_at
-from producers.kiwoom.session import Changed, Entry, Ignored, Pinged, SessionChanged, Snapshot
+from producers.kiwoom.session import Audited, Changed, Entry, Ignored, Pinged, SessionChanged, Snapshot
 from streams.events import KST, ConditionEvent, ConditionSnapshot, Gap, Status, event_id
 
 T0 = datetime(2026, 11, 23, 0, 30, 0, 250_000, tzinfo=UTC)  # 09:30 in Seoul
@@ -48,7 +49,7 @@ def went_live(covered: dict[str, datetime] | None = None) -> Conditions:
     conditions = started(covered)
     conditions.apply(snapshot("005930"), T0)
     conditions.apply(to("live"), T0)
-    conditions.heard(T0)
+    conditions.told()
     return conditions
 
 
@@ -135,7 +136,9 @@ def test_the_first_snapshot_ever_tells_no_gap() -> None:
 
 def test_after_a_loss_the_next_snapshot_is_preceded_by_its_gap() -> None:
     conditions = went_live()
-    conditions.heard(after(10))
+    conditions.apply(entry(received_at=after(10)), after(10))
+    conditions.told()
+    conditions.heard(after(20))
     conditions.apply(to("disconnected", "no PING for 35 s"), after(45))
     conditions.connecting("c2", after(46))
     gap, _ = conditions.apply(snapshot(at=after(50)), after(50))
@@ -166,14 +169,95 @@ def test_a_clock_that_was_set_back_makes_no_gap() -> None:
     assert [type(r) for r in started({"돌파": after(300)}).apply(snapshot(), T0)] == [ConditionSnapshot]
 
 
-def test_only_live_conditions_are_covered_by_what_is_heard() -> None:
+def test_a_frame_of_the_connection_is_no_proof_that_a_condition_lives() -> None:
     conditions = started()
-    conditions.heard(after(1))
-    assert conditions.covered == {}
     conditions.apply(snapshot(), after(2))
     conditions.apply(to("live"), after(2))
+    assert conditions.covered == {}, "it counts before it was handed on"
+    conditions.told()
     conditions.heard(after(3))
-    assert conditions.covered == {"돌파": after(3)}
+    assert conditions.covered == {"돌파": T0}
+
+
+def audited(outcome: Any, asked_at: datetime) -> Audited:
+    return Audited(condition="돌파", outcome=outcome, asked_at=asked_at)
+
+
+def test_an_audit_that_agrees_is_a_proof_of_life() -> None:
+    conditions = went_live()
+    conditions.apply(audited("agrees", after(300)), after(301))
+    conditions.told()
+    conditions.apply(to("disconnected", "closed by Kiwoom"), after(320))
+    gap, _ = conditions.apply(snapshot(at=after(330)), after(330))
+    assert isinstance(gap, Gap)
+    assert gap.from_ == after(300)
+
+
+def test_an_audit_that_proves_death_takes_back_what_audits_proved() -> None:
+    conditions = went_live()
+    conditions.apply(audited("agrees", after(300)), after(301))
+    conditions.told()
+    conditions.apply(audited("dead", after(605)), after(606))
+    conditions.apply(to("requested", "dead: …"), after(606))
+    conditions.told()
+    gap, _ = conditions.apply(snapshot(at=after(607)), after(607))
+    assert isinstance(gap, Gap)
+    assert (gap.from_, gap.to, gap.cause) == (T0, after(607), "dead: …")
+
+
+def test_what_found_no_room_proves_nothing() -> None:
+    conditions = went_live()
+    conditions.apply(entry(received_at=after(10)), after(10))  # and nobody took it
+    conditions.disconnected("Kafka has taken nothing", after(10))
+    conditions.connecting("c2", after(11))
+    gap, _ = conditions.apply(snapshot(at=after(20)), after(20))
+    assert isinstance(gap, Gap)
+    assert gap.from_ == T0
+
+
+def test_a_gap_is_told_day_by_day_and_without_the_night() -> None:
+    conditions = Conditions("main", "abcd1234", ["돌파"], T0, {"돌파": T0}, Calendar().spans)
+    conditions.connecting("c2", after(86_400))
+    records = conditions.apply(snapshot(at=after(86_400)), after(86_400))
+    gaps = [(r.from_.strftime("%d %H:%M"), r.to.strftime("%d %H:%M")) for r in records if isinstance(r, Gap)]
+    assert gaps == [("23 09:30", "23 15:40"), ("24 08:40", "24 09:30")]
+    assert len({r.id for r in records if isinstance(r, Gap)}) == 2
+
+
+def test_an_orderly_rest_is_no_gap_in_the_morning() -> None:
+    close = datetime(2026, 11, 23, 6, 40, tzinfo=UTC)
+    conditions = Conditions("main", "abcd1234", ["돌파"], T0, None, Calendar().spans)
+    conditions.connecting("c1", T0)
+    conditions.apply(snapshot(), T0)
+    conditions.apply(to("live"), T0)
+    conditions.told()
+    conditions.apply(to("resting", "after the close"), close)
+    conditions.told()
+    conditions.disconnected("after the close", close, "resting")
+    assert conditions.states["돌파"] == ("resting", "after the close")
+    login = datetime(2026, 11, 23, 23, 40, 3, tzinfo=UTC)
+    conditions.connecting("c2", login)
+    assert [type(r) for r in conditions.apply(snapshot(at=login), login)] == [ConditionSnapshot]
+
+
+def test_what_was_said_in_the_second_of_joining_is_confirmed() -> None:
+    conditions = went_live()
+    (first,) = events(conditions, entry())
+    assert conditions.due(after(3.9)) == []
+    (again,) = conditions.due(after(4))
+    assert isinstance(again, ConditionEvent)
+    assert again.id != first.id
+    assert (first.entry, again.entry) == (1, 0)
+    assert (again.code, again.action, again.at) == (first.code, first.action, first.at)
+    assert conditions.due(after(9)) == []
+
+
+def test_what_was_said_later_needs_no_confirmation() -> None:
+    conditions = went_live()
+    events(
+        conditions, entry(), entry(time="093005", action="exit", received_at=after(5)), entry("000660", time="093005")
+    )
+    assert conditions.due(after(60)) == []
 
 
 # --- statuses

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -23,6 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from producers import service
 from producers.kiwoom.client import Backoff
 from producers.kiwoom.errors import TokenRefused
+from producers.kiwoom.lock import KeyInUse
 from producers.kiwoom.session import Timing
 from producers.kiwoom.token import short_name
 from producers.publisher import Publisher
@@ -34,7 +36,7 @@ from streams.events import ConditionEvent, ConditionSnapshot, ConfigError, Frame
 pytestmark = pytest.mark.kafka
 
 QUICK = Timing(login_pause=0.0, send_spacing=0.0, clear_pause=0.01, goodbye_reply=0.2)
-SOON = Backoff(first=0.02, most=0.1)
+SOON = Backoff(first=0.02, most=0.1, closed=0.1)
 PRODUCER = short_name("key")
 
 R = TypeVar("R", bound=Record)
@@ -67,13 +69,16 @@ class Kiwoom:
         self._ws.close()
         await self._ws.wait_closed()
 
-    def settings(self, account: str) -> KiwoomSettings:
+    def settings(self, account: str, folder: Path, **more: Any) -> KiwoomSettings:
         return KiwoomSettings(
+            hours=more.pop("hours", "always"),
+            state_dir=str(folder / "shared"),
             rest_url=f"http://127.0.0.1:{self._ports[0]}",
             websocket_url=f"ws://127.0.0.1:{self._ports[1]}/api/dostk/websocket",
             app_key=SecretStr("key"),
             secret_key=SecretStr("secret"),
             account=account,
+            **more,
         )
 
     async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -173,17 +178,20 @@ async def producing(
     folder: Path,
     names: Iterable[str] = ("돌파", "눌림목"),
     on_frame: Callable[[Frame], None] | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    timing: Timing = QUICK,
+    **settings: Any,
 ) -> AsyncIterator[Role]:
     words: list[str | None] = ["not started"]
     task = asyncio.create_task(
         produce(
-            kiwoom=kiwoom.settings(account),
+            kiwoom=kiwoom.settings(account, folder, **settings),
             conditions=[ConditionSource(name=name) for name in names],
             bootstrap_servers=kafka,
-            now=lambda: datetime.now(UTC),
+            now=now,
             ready=words.append,
             state_dir=folder,
-            timing=QUICK,
+            timing=timing,
             backoff=SOON,
             on_frame=on_frame,
         )
@@ -384,11 +392,91 @@ async def test_a_ping_is_echoed_while_kafka_is_away_and_nothing_is_lost(
     assert kiwoom.logins == 1
 
 
+async def test_a_long_absence_of_kafka_goes_to_the_disk_and_loses_nothing(
+    broker: Any, account: str, tmp_path: Path
+) -> None:
+    async with Kiwoom() as kiwoom, producing(kiwoom, broker.address, account, tmp_path) as role:
+        await role.ready()
+        await kiwoom.hit("000000")
+        await told(broker.address, account, 2)
+        assert not list(tmp_path.rglob("*.spool")), "the disk was used while Kafka was there"
+        await asyncio.to_thread(broker.stop)
+        for n in range(1, 300):
+            await kiwoom.hit(f"{n:06d}")
+        await until(lambda: list(tmp_path.rglob("*.spool")))
+        await kiwoom.hit("000300")
+        await kiwoom.push({"trnm": "PING"})
+        await until(lambda: kiwoom.echoes == 1, within=5)
+        assert role.words[-1] is None, "the session does not go on"
+        await asyncio.to_thread(broker.start)
+        records = await told(broker.address, account, 302)
+        await until(lambda: not list(tmp_path.rglob("*.spool")), within=30)
+    hits = list(dict.fromkeys(r.code for r in records if isinstance(r, ConditionEvent)))
+    assert hits == [f"{n:06d}" for n in range(301)]
+    assert not any(isinstance(r, Gap) for r in records)
+    assert kiwoom.logins == 1
+
+
+async def test_what_waits_when_the_producer_ends_is_sent_by_the_next_one(
+    broker: Any, account: str, tmp_path: Path
+) -> None:
+    async with Kiwoom() as kiwoom:
+        async with producing(kiwoom, broker.address, account, tmp_path, ["돌파"]) as role:
+            await role.ready()
+            await told(broker.address, account, 1)
+            await asyncio.to_thread(broker.stop)
+            await kiwoom.hit("000660")
+            await until(lambda: list(tmp_path.rglob("*.spool")))
+        async with producing(kiwoom, broker.address, account, tmp_path, ["돌파"]) as role:
+            # Kafka is still away: this one goes on where the one before would have.
+            await until(lambda: kiwoom.logins == 2, within=30)
+            await asyncio.to_thread(broker.start)
+            records = await told(broker.address, account, 4)
+    kinds = list(dict.fromkeys(type(r).__name__ for r in records))
+    assert kinds == ["ConditionSnapshot", "ConditionEvent", "Gap"]
+    gap = next(r for r in records if isinstance(r, Gap))
+    hit = next(r for r in records if isinstance(r, ConditionEvent))
+    assert gap.from_ >= hit.received_at, "what waited on the disk was counted as missed"
+
+
+async def test_a_second_producer_of_the_key_is_told_who_has_it(kafka: str, account: str, tmp_path: Path) -> None:
+    async with Kiwoom() as kiwoom, producing(kiwoom, kafka, account, tmp_path) as role:
+        await role.ready()
+        async with producing(kiwoom, kafka, account, tmp_path) as second:
+            with pytest.raises(KeyInUse, match=rf"process {os.getpid()} \(hitstream produce, since .*stop that one"):
+                await second.task
+        assert kiwoom.logins == 1
+        assert not role.task.done()
+
+
+async def test_outside_the_hours_it_rests_and_logs_in_before_the_open(kafka: str, account: str, tmp_path: Path) -> None:
+    clock = [datetime(2026, 11, 20, 6, 39, 58, tzinfo=UTC)]  # Friday, two seconds before the session rests
+    async with (
+        Kiwoom() as kiwoom,
+        producing(kiwoom, kafka, account, tmp_path, ["돌파"], hours="market", now=lambda: clock[0]) as role,
+    ):
+        await role.ready()
+        clock[0] = datetime(2026, 11, 20, 6, 40, 0, tzinfo=UTC)
+        await until(lambda: kiwoom.count("CNSRCLR") == 1)
+        statuses = await published(
+            kafka, account, Status, lambda r: {s.kind for s in r if s.state == "resting"} == {"session", "subscription"}
+        )
+        resting = [s for s in statuses if s.state == "resting"]
+        assert all(s.cause.startswith("after the close") for s in resting)
+        await until(lambda: role.words[-1] is None)
+        clock[0] = datetime(2026, 11, 22, 23, 40, 1, tzinfo=UTC)  # Monday 08:40:01
+        await until(lambda: kiwoom.count("CNSRREQ") == 2)
+        records = await told(kafka, account, 2)
+    assert [type(r) for r in records] == [ConditionSnapshot, ConditionSnapshot], "the weekend was told as a gap"
+    assert kiwoom.logins == 2
+
+
 async def test_when_the_queue_is_full_the_loss_is_a_gap(
     broker: Any, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "Publisher", functools.partial(Publisher, room=40))
-    async with Kiwoom() as kiwoom, producing(kiwoom, broker.address, account, tmp_path, ["돌파"]) as role:
+    few = producing(kiwoom := Kiwoom(), broker.address, account, tmp_path, ["돌파"], spool_bytes=2000, journal=False)
+    async with kiwoom, few as role:
         await role.ready()
         await asyncio.to_thread(broker.stop)
         with suppress(ConnectionClosed):
@@ -438,7 +526,7 @@ SETTINGS = {"rest_url": "http://127.0.0.1:1", "websocket_url": "ws://127.0.0.1:1
 async def test_wrong_settings_are_named(settings: dict[str, str], names: list[str], says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says):
         await produce(
-            kiwoom=KiwoomSettings.model_validate(SETTINGS | settings),
+            kiwoom=KiwoomSettings.model_validate(SETTINGS | {"state_dir": str(tmp_path)} | settings),
             conditions=[ConditionSource(name=name) for name in names],
             bootstrap_servers="127.0.0.1:1",
             now=lambda: datetime.now(UTC),
@@ -451,7 +539,7 @@ async def test_without_kafka_the_role_ends_with_what_to_do(tmp_path: Path, monke
     monkeypatch.setattr(Publisher, "check", functools.partialmethod(Publisher.check, within=0.3))
     with pytest.raises(HitstreamError, match=r"Kafka does not answer at 127\.0\.0\.1:\d+: start it"):
         await produce(
-            kiwoom=KiwoomSettings.model_validate(SETTINGS),
+            kiwoom=KiwoomSettings.model_validate(SETTINGS | {"state_dir": str(tmp_path)}),
             conditions=[ConditionSource(name="돌파")],
             bootstrap_servers=f"127.0.0.1:{free_port()}",
             now=lambda: datetime.now(UTC),

@@ -339,6 +339,17 @@ class Naive:
     told: list[tuple[Any, ...]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     snapshots_today: int = 0
+    affirmed: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+
+    def word(self, code: str) -> tuple[datetime, str] | None:
+        """When and by which session it was last said that the stock is where it is."""
+        last = self.last(code)
+        return self.affirmed.get(code, (last[2], last[3])) if last is not None else None
+
+    def affirm(self, e: ConditionEvent) -> None:
+        word = self.word(e.code)
+        if word is not None and e.at > word[0]:
+            self.affirmed[e.code] = (e.at, e.session)
 
     def last(self, code: str) -> tuple[str, str, datetime, str, int, datetime] | None:
         mine = [h for h in self.history if h[0] == code]
@@ -352,6 +363,7 @@ class Naive:
         entries = sum(1 for h in self.history if h[0] == code and h[1] == "entered")
         entry = entries + 1 if kind == "entered" else entries
         since = moment if kind == "entered" else self.last(code)[5]  # type: ignore[index]
+        self.affirmed.pop(code, None)
         self.history.append((code, kind, moment, session, entry, since))
         self.told.append((code, kind, origin, self.today, entry, moment, since, initial))
 
@@ -360,6 +372,7 @@ class Naive:
             if self.inside(code):
                 self.tell(code, "exited", moment, "", "day-end")
         self.seen, self.whole, self.history, self.snapshots_today = [], [], [], 0
+        self.affirmed = {}
 
     def read(self, record: ConditionRecord) -> None:
         if isinstance(record, Due):
@@ -388,16 +401,18 @@ class Naive:
                 self.snapshot(record)
 
     def event(self, e: ConditionEvent) -> None:
-        last = self.last(e.code)
+        word = self.word(e.code)
         if (e.code, e.id) in self.seen:
             self.reasons.append("repeat")
             return
         self.seen.append((e.code, e.id))
-        if last is not None and last[3] != e.session and e.at < last[2]:
+        if word is not None and word[1] != e.session and e.at < word[0].replace(microsecond=0):
             self.reasons.append("late")
         elif e.action == "hit" and self.inside(e.code):
+            self.affirm(e)
             self.reasons.append("repeat")
         elif e.action == "exit" and not self.inside(e.code):
+            self.affirm(e)
             self.reasons.append("exit-without-hit")
         else:
             self.tell(e.code, "entered" if e.action == "hit" else "exited", e.at, e.session, "realtime")
@@ -407,10 +422,10 @@ class Naive:
         self.snapshots_today += 1
         missing = sorted(c for c in {h[0] for h in self.history} if self.inside(c) and c not in s.codes)
         for code in [*s.codes, *missing]:
-            last = self.last(code)
+            word = self.word(code)
             if self.inside(code) == (code in s.codes):
                 continue
-            if last is not None and last[3] != s.session and last[2] > s.at - timedelta(seconds=2):
+            if word is not None and word[1] != s.session and word[0] > s.at - timedelta(seconds=2):
                 self.reasons.append("left-alone")
             elif code in s.codes:
                 self.tell(code, "entered", s.at, s.session, "snapshot", initial)

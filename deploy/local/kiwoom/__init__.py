@@ -2,8 +2,8 @@
 
 `server.serve` is the entry point. `catalog` lists the stocks, `market` moves their prices, `conditions` says which
 stocks a saved condition holds, `exchange` strings trading days together, `protocol` is the server's side of one
-WebSocket session, `rest` answers tokens and TR calls, `faults` names what can be made to go wrong, `control` is
-what tests ask beside the wire.
+WebSocket session, `recorded` plays a recorded day instead, `rest` answers tokens and TR calls, `faults` names what can
+be made to go wrong, `control` is what tests ask beside the wire.
 """
 
 from .server import PortTaken, serve

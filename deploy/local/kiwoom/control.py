@@ -26,6 +26,7 @@ from .exchange import Exchange, moment
 from .faults import MOMENTARY, NONE, STANDING, Faults, UnknownFault
 from .market import Crossing, Day
 from .protocol import Session
+from .recorded import RecordedSession
 from .rest import Reply
 
 _NAMES = {condition.seq: condition.name for condition in CONDITIONS}
@@ -58,7 +59,7 @@ def truth(day: Day, query: str) -> Reply:
     )
 
 
-def state(exchange: Exchange, clock: Clock, in_force: Faults, sessions: Iterable[Session]) -> Reply:
+def state(exchange: Exchange, clock: Clock, in_force: Faults, sessions: Iterable[Session | RecordedSession]) -> Reply:
     """Where market and sessions stand."""
     now = clock.now()
     day = exchange.day
@@ -91,8 +92,8 @@ class _FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
     clear: bool = False
 
 
-def fault_wanted(body: bytes) -> str | Callable[[Faults], Faults]:
-    """What a `POST faults` asks for: a momentary fault by name, or a change of those in force.
+def fault_wanted(body: bytes) -> tuple[str, tuple[str, ...]] | Callable[[Faults], Faults]:
+    """What a `POST faults` asks for: a momentary fault by name and seqs, or a change of those in force.
 
     Raises:
         UnknownFault: it asks for nothing that there is.
@@ -104,7 +105,7 @@ def fault_wanted(body: bytes) -> str | Callable[[Faults], Faults]:
     if wanted.clear:
         return lambda _: NONE
     if wanted.name in MOMENTARY:
-        return wanted.name
+        return wanted.name, wanted.seqs
     NONE.switched(wanted.name, wanted.on, wanted.seqs)  # refuses a name that is unknown
     return lambda in_force: in_force.switched(wanted.name, wanted.on, wanted.seqs)
 

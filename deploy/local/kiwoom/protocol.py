@@ -19,7 +19,7 @@ import msgspec
 from .catalog import by_code, tick_size
 from .conditions import CONDITIONS, Condition, Standing
 from .exchange import Bell, Exchange, Happening
-from .faults import NONE, Faults
+from .faults import MUTE, NONE, TOKEN_REFUSALS, Faults
 from .market import Crossing, Trade
 
 LATE: Final = 5.0
@@ -28,11 +28,27 @@ LATE: Final = 5.0
 BURST_GAP: Final = 0.3
 """Seconds that must lie between two requests under the fault `swallow-bursts`."""
 
+NEXT_REPLY: Final = 1.0
+"""Seconds that a reply waits for the next one under the fault `replies-out-of-order`."""
+
+CONTEST: Final = 3.0
+"""Seconds after a login until, under the fault `contested-key`, another one follows."""
+
 R10001: Final = "동일한 App key로 접속이 되었습니다. 기존 세션은 종료가 됩니다"
 R10002: Final = "사용자 프로그램으로부터 Heartbeat(연결유지) 메시지가 오지않아서 접속을 종료합니다"
 R10004: Final = "접속허용요청(토큰)이 들어오지 않았습니다"
 BAD_TOKEN: Final = "토큰 인증에 실패했습니다. 접속을 종료합니다 [CODE=8005, MESSAGE=Token이 유효하지 않습니다]"  # noqa: S105
 PING: Final = {"trnm": "PING"}
+_TOO_MANY: Final = "해당 TRNM으로 허용된 요청 건수를 초과하였습니다 (TRNM={})"
+_ODD_ENTRIES: Final[list[Any]] = [
+    {"values": {"841": "4", "9001": "005930", "20": "100000"}, "type": "02", "name": "조건검색", "item": "005930"},
+    {"values": {"9001": "005930", "843": "I", "20": "100000"}, "type": "02", "name": "조건검색", "item": "005930"},
+    {"values": {"841": "4", "9001": "삼성", "843": "I", "20": "100000"}, "type": "02", "name": "조건검색", "item": ""},
+    {"values": None, "type": "02", "name": "조건검색", "item": "005930"},
+    {"values": {"20": "100000"}, "type": "9Z", "name": "?", "item": "005930"},
+    "005930",
+    None,
+]
 
 
 class Rules(NamedTuple):
@@ -59,6 +75,12 @@ class Send(NamedTuple):
     text: str
 
 
+class SendBytes(NamedTuple):
+    """Send this binary frame; Kiwoom never does."""
+
+    content: bytes
+
+
 class Close(NamedTuple):
     """Close the connection; without a code, cut it."""
 
@@ -72,11 +94,14 @@ class LoggedIn(NamedTuple):
     app_key: str
 
 
-Output = Send | Close | LoggedIn
+Output = Send | SendBytes | Close | LoggedIn
 
 
 class _Held(NamedTuple):
-    """A CNSRREQ reply that waits until `at`, or until a REAL entry of the condition `awaits` (its seq) was sent."""
+    """A CNSRREQ reply that waits until `at`, or until a REAL entry of the condition `awaits` (its seq) was sent.
+
+    `awaits` is empty where it waits for the next reply.
+    """
 
     reply: Send
     at: float
@@ -123,6 +148,10 @@ class Session:
         self._last_request = -1e9
         self._next_ping = 0.0
         self._unanswered: float | None = None
+        self._was_deaf = False
+        self._deaf_until = 0.0
+        self._contested_at: float | None = None
+        self._cleared: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
 
@@ -133,6 +162,8 @@ class Session:
         if self.closed:
             return []
         self._counts["frames_in"] += 1
+        if self._deaf:
+            return self._ignore("sent under the fault half-open")
         try:
             frame = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError):
@@ -143,7 +174,7 @@ class Session:
         if not isinstance(frame, dict) or not isinstance(trnm, str):
             return self._ignore("no JSON object with a trnm")
         if trnm == "PING":
-            return self._echoed(frame)
+            return self._ignore("echo that did not arrive") if self.faults.on("echo-unheard") else self._echoed(frame)
         if trnm == "LOGIN":
             return self._login(frame, now)
         answer = self._ANSWERS.get(trnm)
@@ -154,13 +185,12 @@ class Session:
         if hasty and self.faults.on("swallow-bursts"):
             return self._ignore("sent in a burst")
         if not self._within_rate(trnm, now):
-            text = f"해당 TRNM으로 허용된 요청 건수를 초과하였습니다 (TRNM={trnm})"
-            return self._out(_frame({"trnm": trnm, "return_code": 105110, "return_msg": text}))
+            return self._out(_refused(trnm, 105110, _TOO_MANY.format(trnm)))
         return self._out(*answer(self, frame, now))
 
     def publish(self, happened: Iterable[Happening]) -> list[Output]:
         """Tell the client what it registered for, of what happened on the market (in that order)."""
-        if self.closed or self.app_key is None or self.faults.on("zombie"):
+        if self.closed or self.app_key is None or self.faults.on("zombie") or self._deaf:
             return []
         mixed = self.faults.on("mixed-frames")
         hits: list[dict[str, Any]] = []
@@ -170,67 +200,113 @@ class Session:
             if isinstance(event, Crossing):
                 wire = self._registered.get(event.seq)
                 if wire is not None:
-                    hits.append(_condition_entry(wire, event))
+                    hits.append(_condition_entry(wire, event, odd=self.faults.on("odd-codes")))
                     told.add(wire)
             elif isinstance(event, Trade):
                 for item in self._ticking.get(event.code, ()):
                     others.append(_trade_entry(item, event, self._exchange))
             elif isinstance(event, Bell) and self._clock_notices:
                 others.append(_bell_entry(event))
+        if self.faults.on("reorder-real"):
+            hits.sort(key=lambda entry: str(entry["item"])[::-1])  # stable: those of one stock keep their order
+        if hits and self.faults.on("odd-entries"):
+            hits += _ODD_ENTRIES
         frames = [*self._real(hits), *([] if mixed else self._real(others))]
+        if self.faults.on("duplicate-real"):
+            frames = [frame for frame in frames for _ in range(2)]
         return self._out(*frames, *self._released(lambda held: held.awaits in told))
 
     def tick(self, now: float) -> list[Output]:
         """Do what is due: PINGs, deadlines, replies that were held back."""
         if self.closed:
             return []
+        if self._deaf:
+            self._deaf_until = now + 1.0
+            if self.faults.on("half-open"):
+                return []
+            self.closed = True  # What was under way is lost: such a connection does not come back.
+            return [Close(None, "")]
         if self.app_key is None:
             late = now >= self._opened + self._rules.login_timeout
             return self._end(_system("R10004", R10004)) if late else []
         overdue = self._rules.ping_interval * self._rules.patience
         if self._unanswered is not None and now >= self._unanswered + overdue:
             return self._end(_system("R10002", R10002))
-        outputs = self._released(lambda held: now >= held.at)
+        if self._contested_at is not None and now >= self._contested_at:
+            return self.displace()
+        outputs: list[Output] = [*self._released(lambda held: now >= held.at)]
         if now >= self._next_ping:
             self._next_ping = now + self._rules.ping_interval
             if not self.faults.on("no-ping"):
                 self._counts["pings"] += 1
                 self._unanswered = now if self._unanswered is None else self._unanswered
                 outputs.append(_frame(PING))
-        return self._out(*outputs)
+        self._counts["frames_out"] += len(outputs)
+        return outputs
 
     @property
     def due(self) -> float:
         """When `tick` is to be called next."""
+        if self._deaf:
+            return self._deaf_until if self.faults.on("half-open") else 0.0
         if self.app_key is None:
             return self._opened + self._rules.login_timeout
         times = [self._next_ping, *(held.at for held in self._held)]
         if self._unanswered is not None:
             times.append(self._unanswered + self._rules.ping_interval * self._rules.patience)
+        if self._contested_at is not None:
+            times.append(self._contested_at)
         return min(times)
+
+    @property
+    def _deaf(self) -> bool:
+        """Whether nothing gets through, now or since the fault `half-open` was in force."""
+        self._was_deaf = self._was_deaf or self.faults.on("half-open")
+        return self._was_deaf
 
     def displace(self) -> list[Output]:
         """The app key has logged in elsewhere."""
         return [] if self.closed else self._end(_system("R10001", R10001))
 
-    def befall(self, fault: str) -> list[Output]:
+    def befall(self, fault: str, seqs: Iterable[str] = ()) -> list[Output]:
         """Let a momentary fault (a name of `faults.MOMENTARY`) happen to a session that is logged in."""
-        if self.closed or self.app_key is None:
+        if self.closed or self.app_key is None or (self.faults.on("half-open") and fault not in MUTE):
             return []
-        if fault == "close":
-            return self._end()
-        if fault == "close-abrupt":
-            self.closed = True
-            return [Close(None, "")]
-        if fault == "displaced":
-            return self.displace()
-        if fault == "heartbeat-lost":
-            return self._end(_system("R10002", R10002))
-        if fault == "null-real":
-            return self._out(_frame({"trnm": "REAL", "data": None}))
-        if fault == "garbage-frame":
-            return self._out(Send('{"trnm":"REAL","data":[{"values":'))
-        return self._out(_system("N00001", "[공지] 시장운영 안내: 장중 동시호가 없이 정상 운영합니다"))
+        match fault:
+            case "close":
+                return self._end()
+            case "close-abrupt":
+                self.closed = True
+                return [Close(None, "")]
+            case "displaced":
+                return self.displace()
+            case "heartbeat-lost":
+                return self._end(_system("R10002", R10002))
+            case "login-missing":
+                return self._end(_system("R10004", R10004))
+            case "list-forgotten":
+                self._listed = False
+                return []
+            case "forget-registration":
+                for seq in tuple(seqs) or tuple(self._registered):
+                    self._registered.pop(seq, None)
+                return []
+            case "null-real":
+                return self._out(_frame({"trnm": "REAL", "data": None}))
+            case "garbage-frame":
+                return self._out(Send('{"trnm":"REAL","data":[{"values":'))
+            case "garbage-frames":
+                self._counts["frames_out"] += len(_GARBAGE)
+                return list(_GARBAGE)
+            case "large-frame":
+                entry = {"values": {"841": "9999", "9001": "005930", "843": "I", "20": "100000"}, "type": "02"}
+                return self._out(_frame({"trnm": "REAL", "data": [entry] * 50_000}))
+            case "oversized-frame":
+                return self._out(Send('{"trnm":"REAL","data":null,"filling":"' + "0" * (17 << 20) + '"}'))
+            case "system-notice":
+                return self._out(_system("N00001", "[공지] 시장운영 안내: 장중 동시호가 없이 정상 운영합니다"))
+            case _:
+                return []
 
     def leave(self) -> list[Output]:
         """The server goes down in an orderly way."""
@@ -257,11 +333,17 @@ class Session:
         token = frame.get("token")
         if self.faults.on("silent-login"):
             return self._ignore("LOGIN under the fault silent-login")
+        if self.faults.on("login-unheard"):
+            return self._end(_system("R10004", R10004))
+        if refused := self.faults.refusal(TOKEN_REFUSALS):
+            return self._end(_refused_login(*refused))
         app_key = self._app_key_of(token) if isinstance(token, str) else None
-        if app_key is None or self.faults.on("refuse-login") or self.faults.on("bad-token"):
+        if app_key is None or self.faults.on("refuse-login"):
             return self._end(_frame({"trnm": "LOGIN", "return_code": 805004, "return_msg": BAD_TOKEN}))
         first = self.app_key is None
         self.app_key = app_key
+        if first and self.faults.on("contested-key"):
+            self._contested_at = now + CONTEST
         outputs: list[Output] = []
         if first:
             self._next_ping = now + self._rules.ping_interval
@@ -284,20 +366,28 @@ class Session:
     # --- conditions
 
     def _offered(self) -> dict[str, Condition]:
-        """The account's list: seq on the wire → condition."""
-        shift = 100 if self.faults.on("renumbered") else 0
-        return {
-            str(int(condition.seq) + shift): condition
+        """The account's conditions: seq on the wire → condition."""
+        offered = {
+            str(int(condition.seq) + (100 if self.faults.on("renumbered") else 0)): condition
             for condition in CONDITIONS
             if not self.faults.on("withdrawn", condition.seq)
         }
+        swapped = [seq for seq, condition in offered.items() if self.faults.on("reassigned", condition.seq)]
+        offered |= dict(zip(swapped, [offered[seq] for seq in (*swapped[1:], *swapped[:1])], strict=True))
+        twins = [(seq, condition) for seq, condition in offered.items() if self.faults.on("twin-names", condition.seq)]
+        return offered | {str(int(seq) + 50): condition for seq, condition in twins}
 
     def _list(self, _frame_: dict[str, Any], _now: float) -> list[Send]:
         if self.faults.on("silent-cnsrlst"):
             return self._silence("CNSRLST under the fault silent-cnsrlst")
         self._listed = True
-        data = [[seq, condition.name] for seq, condition in self._offered().items()]
-        return [_frame({"trnm": "CNSRLST", "return_code": 0, "return_msg": "", "data": data})]
+        shift = 200 if self.faults.on("stale-list") else 0
+        listed = [(str(int(seq) + shift), condition.name) for seq, condition in self._offered().items()]
+        if self.faults.on("object-list"):
+            rows: list[Any] = [{"seq": f"{seq:<3}", "name": name} for seq, name in listed]
+        else:
+            rows = [list(pair) for pair in listed]
+        return [_frame({"trnm": "CNSRLST", "return_code": 0, "return_msg": "", "data": rows})]
 
     def _request(self, frame: dict[str, Any], now: float) -> list[Send]:
         if not self._listed:
@@ -307,36 +397,60 @@ class Session:
             return self._silence("CNSRREQ without search_type 0 or 1")
         if self.faults.on("require-stex-tp") and not frame.get("stex_tp"):
             return self._silence("CNSRREQ without stex_tp")
+        if self.faults.on("rate-limited"):
+            return [_refused("CNSRREQ", 105110, _TOO_MANY.format("CNSRREQ"))]
         condition = self._offered().get(seq) if isinstance(seq, str) else None
         if condition is None or not isinstance(seq, str):
             return [_refused("CNSRREQ", 900004, f"존재하지 않는 일련번호입니다.(seq={seq})")]
-        if self.faults.on("silent-cnsrreq", condition.seq):
-            return self._silence("CNSRREQ under the fault silent-cnsrreq")
+        if (why := self._mute(condition, search_type)) is not None:
+            return self._silence(why)
+        if self.faults.on("refuse-cnsrreq", condition.seq):
+            return [_refused("CNSRREQ", 900099, f"조건검색 요청이 거부되었습니다.(seq={seq})")]
+        told = f"{seq:<3}" if self.faults.on("padded-seq") else seq
         if search_type == "0":
-            if self._registered and self.faults.on("no-search-while-live"):
-                return self._silence("one-shot CNSRREQ while a realtime one is registered")
-            reply = self._search(seq, condition, frame)
+            reply = _frame({"trnm": "CNSRREQ", "seq": told} | self._search(seq, condition, frame))
         else:
-            if condition.seq in self._registered:
+            contested = self.faults.on("already-registered", condition.seq) and condition.seq not in self._cleared
+            if condition.seq in self._registered or contested:
                 if self.faults.on("silent-repeat"):
                     return self._silence("CNSRREQ for a registered seq")
                 return [_refused("CNSRREQ", 900003, f"이미 등록된 조건검색 일련번호입니다.(seq={seq})")]
-            reply = self._subscribe(seq, condition)
+            reply = _frame({"trnm": "CNSRREQ", "seq": told} | self._subscribe(seq, condition))
         if self.faults.on("late-reply", condition.seq):
             self._held.append(_Held(reply, now + LATE, awaits=None))
             return []
         if search_type == "1" and self.faults.on("before-ack-real", condition.seq):
             self._held.append(_Held(reply, now + LATE, awaits=seq))
             return []
+        if self.faults.on("replies-out-of-order"):
+            if before := self._released(lambda held: held.awaits == ""):
+                return [reply, *before]
+            self._held.append(_Held(reply, now + NEXT_REPLY, awaits=""))
+            return []
         return [reply]
 
-    def _subscribe(self, seq: str, condition: Condition) -> Send:
+    def _mute(self, condition: Condition, search_type: str) -> str | None:
+        """Why a CNSRREQ gets no reply; None if it gets one."""
+        if self.faults.on("silent-cnsrreq", condition.seq):
+            return "CNSRREQ under the fault silent-cnsrreq"
+        if self.faults.on("silent-realtime" if search_type == "1" else "silent-search", condition.seq):
+            return f"CNSRREQ of type {search_type} that is kept silent"
+        if self.faults.on("key-without-right") and not _further_key(self.app_key or ""):
+            return "CNSRREQ with a key that has no right"
+        if search_type == "0" and self._registered and self.faults.on("no-search-while-live"):
+            return "one-shot CNSRREQ while a realtime one is registered"
+        return None
+
+    def _subscribe(self, seq: str, condition: Condition) -> dict[str, Any]:
         if not self.faults.on("drop-registration", condition.seq):
             self._registered[condition.seq] = seq
         members = [{"jmcode": by_code()[code].prefixed} for code in self._exchange.day.members[condition.seq]]
-        return _frame({"trnm": "CNSRREQ", "seq": seq, "return_code": 0, "data": members or None})
+        if self.faults.on("incomplete-reply", condition.seq):
+            members.append({})
+        success = {} if self.faults.on("no-return-code", condition.seq) else {"return_code": 0}
+        return success | {"data": members or None}
 
-    def _search(self, seq: str, condition: Condition, frame: dict[str, Any]) -> Send:
+    def _search(self, seq: str, condition: Condition, frame: dict[str, Any]) -> dict[str, Any]:
         start = 0
         key = frame.get("next_key")
         if frame.get("cont_yn") == "Y" and seq in self._pages and isinstance(key, str) and key.isdigit():
@@ -349,16 +463,12 @@ class Session:
         more = following < len(self._pages[seq])
         if not more:
             del self._pages[seq]
-        return _frame(
-            {
-                "trnm": "CNSRREQ",
-                "seq": seq,
-                "cont_yn": "Y" if more else "N",
-                "next_key": f"{following:010d}" if more else "",
-                "return_code": 0,
-                "data": rows or None,
-            }
-        )
+        return {
+            "cont_yn": "Y" if more else "N",
+            "next_key": f"{following:010d}" if more else "",
+            "return_code": 0,
+            "data": rows or None,
+        }
 
     def _search_row(self, code: str) -> dict[str, str]:
         listing = by_code()[code]
@@ -380,6 +490,8 @@ class Session:
     def _clear(self, frame: dict[str, Any], _now: float) -> list[Send]:
         seq = frame.get("seq")
         own = next((own for own, wire in self._registered.items() if wire == seq), None)
+        if isinstance(seq, str) and (offered := self._offered().get(seq)) is not None:
+            self._cleared.add(offered.seq)
         if own is None and (not isinstance(seq, str) or seq not in self._offered()):
             return [_refused("CNSRCLR", 900004, f"존재하지 않는 일련번호입니다.(seq={seq})")]
         if own is not None:
@@ -476,6 +588,34 @@ class Session:
         return []
 
 
+_GARBAGE: Final[tuple[Output, ...]] = (
+    SendBytes(b"\xff\xfe\x00garbage"),
+    SendBytes(b'{"trnm":"SYSTEM","code":"N00001","message":"\xb0\xf8\xc1\xf6"}'),  # a notice in CP949
+    Send(""),
+    Send("null"),
+    Send("[]"),
+    Send("조건검색"),
+    Send('{"trnm":null}'),
+    Send('{"trnm":"CNSRREQ"}'),
+    Send('{"trnm":"CNSRREQ","seq":{},"return_code":"x","data":"005930"}'),
+    Send('{"trnm":"CNSRLST","return_code":1,"data":{}}'),
+    Send('{"trnm":"WHATEVER","data":[]}'),
+    Send('{"trnm":"REAL","data":{"values":7}}'),
+    Send('{"trnm":"REAL","data":' + "[" * 5_000 + "]" * 5_000 + "}"),
+)
+
+
+def _further_key(app_key: str) -> bool:
+    """Whether this is one of the account's further keys (`<app_key>-2`)."""
+    head, _, number = app_key.rpartition("-")
+    return bool(head) and number.isdigit()
+
+
+def _refused_login(code: int, text: str) -> Send:
+    said = f"토큰 인증에 실패했습니다. 접속을 종료합니다 [CODE={code}, MESSAGE={text}]"
+    return _frame({"trnm": "LOGIN", "return_code": 805004, "return_msg": said})
+
+
 def sign_of(price: int, standing: Standing) -> str:
     """FID 25 of a price: 1 limit-up, 2 up, 3 flat, 4 limit-down, 5 down."""
     if price == standing.previous_close:
@@ -523,10 +663,13 @@ def _hhmmss(second: float) -> str:
     return f"{minutes // 60:02d}{minutes % 60:02d}{seconds:02d}"
 
 
-def _condition_entry(seq: str, crossing: Crossing) -> dict[str, Any]:
+def _condition_entry(seq: str, crossing: Crossing, *, odd: bool) -> dict[str, Any]:
+    code = crossing.code
+    if odd:
+        code = (f"A{code}", f"{code}_AL", f" {code} ")[crossing.index % 3]
     values = {
         "841": seq,
-        "9001": crossing.code,
+        "9001": code,
         "843": "I" if crossing.action == "hit" else "D",
         "20": _hhmmss(crossing.at),
     }

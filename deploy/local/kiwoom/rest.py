@@ -18,12 +18,13 @@ from streams.events import KST
 
 from .catalog import Listing, by_code, listings, tick_size
 from .exchange import Exchange, moment
-from .faults import NONE, Faults
+from .faults import NONE, REFUSALS, TOKEN_REFUSALS, Faults
 from .market import MinuteBar
 from .protocol import sign_of, signed
 
 DONE: Final = "정상적으로 처리되었습니다"
 TOKEN_LIFE: Final = timedelta(hours=24)
+SHORT_LIFE: Final = timedelta(seconds=60)
 MARKETS: Final = {"0": ("KOSPI", "거래소"), "10": ("KOSDAQ", "코스닥")}
 WATCHED: Final = 100
 """Stocks that one ka10095 may ask for."""
@@ -59,6 +60,7 @@ class Tokens:
         self._app_key = app_key
         self._secret_key = secret_key
         self._revoked: set[str] = set()
+        self._issued: set[str] = set()
 
     def refusal(self, app_key: object, secret_key: object) -> tuple[int, str] | None:
         """Why a pair of keys is not accepted: `return_code` and text; None if it is."""
@@ -73,11 +75,18 @@ class Tokens:
     def issue(self, app_key: str, until: datetime, nonce: int) -> str:
         """A new token; `nonce` makes it differ from others with the same end."""
         content = f"{app_key}.{until.astimezone(KST):%Y%m%d%H%M%S}.{nonce}"
-        return f"{content.encode().hex()}.{self._signature(content)}"
+        token = f"{content.encode().hex()}.{self._signature(content)}"
+        self._issued.add(token)
+        return token
 
     def revoke(self, token: str) -> None:
         """Let a token be valid no longer."""
         self._revoked.add(token)
+
+    def expire(self) -> None:
+        """Let no token be valid that was issued so far (by this process)."""
+        self._revoked |= self._issued
+        self._issued.clear()
 
     def app_key_of(self, token: str, now: datetime) -> str | None:
         """The app key of a valid token, None for any other."""
@@ -124,6 +133,8 @@ class Rest:
         """
         if self.faults.on("maintenance"):
             return Reply("<!DOCTYPE html><html><body><h1>시스템 점검 중입니다</h1></body></html>")
+        if self.faults.on("server-error"):
+            return Reply("", 500)
         try:
             asked = msgspec.json.decode(body or b"{}")
         except (msgspec.DecodeError, UnicodeError):
@@ -137,13 +148,18 @@ class Rest:
         return self._call(path, headers, asked, real, latest)
 
     def _issue(self, asked: dict[str, Any], latest: datetime) -> Reply:
+        if self.faults.on("too-many-tokens"):
+            text = "허용된 요청 개수를 초과하였습니다"
+            return _refusal(5, f"{text}[1700:{text}. API ID=au10001]", status=429)
+        if refused := self.faults.refusal(REFUSALS):
+            return _refusal(3, f"인증에 실패했습니다[{refused[0]}:{refused[1]}]")
         refusal = self._tokens.refusal(asked.get("appkey"), asked.get("secretkey"))
         if refusal is not None:
             return _refusal(*refusal)
         if asked.get("grant_type") != "client_credentials":
             return _refusal(2, "입력 값 오류입니다[1516:grant_type이 올바르지 않습니다]")
         # Some clients compare the end with market time, some with the machine's: the later of the two suits both.
-        until = latest + TOKEN_LIFE
+        until = latest + (SHORT_LIFE if self.faults.on("short-tokens") else TOKEN_LIFE)
         self._issued += 1
         return Reply(
             {
@@ -172,8 +188,10 @@ class Rest:
     ) -> Reply:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         app_key = self._tokens.app_key_of(token.strip(), latest) if scheme.lower() == "bearer" else None
-        if app_key is None or self.faults.on("bad-token"):
-            return _refusal(3, "인증에 실패했습니다[8005:Token이 유효하지 않습니다]")
+        refused = self.faults.refusal(TOKEN_REFUSALS)
+        if app_key is None or refused:
+            code, text = refused or TOKEN_REFUSALS["bad-token"]
+            return _refusal(3, f"인증에 실패했습니다[{code}:{text}]")
         api_id = headers.get("api-id", "")
         if not api_id:
             return _refusal(2, "입력 값 오류입니다[1501:API ID가 Null이거나 값이 없습니다]")

@@ -28,7 +28,8 @@ from streams.events import HitstreamError
 from . import control
 from .exchange import Exchange, Happening, Hours, Ledger
 from .faults import NONE, Faults, UnknownFault
-from .protocol import Close, LoggedIn, Output, Rules, Send, Session
+from .protocol import Close, LoggedIn, Output, Rules, Send, SendBytes, Session
+from .recorded import RecordedSession, Tape
 from .rest import Limits, Reply, Rest, Tokens
 
 WEBSOCKET_PATH: Final = "/api/dostk/websocket"
@@ -68,6 +69,8 @@ async def serve(
     secret_key: str = "local-secret-key",  # noqa: S107 – known to all, opens nothing but the simulated market
     rules: Rules | None = None,
     limits: Limits | None = None,
+    faults: Faults = NONE,
+    tape: Tape | None = None,
 ) -> None:
     """Run a simulated Kiwoom until cancelled: REST at `http://host:port`, WebSocket at `/api/dostk/websocket`.
 
@@ -82,6 +85,8 @@ async def serve(
         ready: told None once the server answers, and why not before.
         app_key, secret_key: the account's; `<app_key>-…` are further keys of it.
         rules, limits: other limits than Kiwoom's, for tests.
+        faults: what goes wrong from the beginning.
+        tape: a recorded day that is played over the WebSocket instead; the market then stands still.
 
     Raises:
         PortTaken: the port is in use.
@@ -89,9 +94,14 @@ async def serve(
     listener = _bind(host, port)
     try:
         ready("the simulated market is catching up with its day")
-        store = _Store(state_dir)
+        store = _Store(state_dir if tape is None else None)
         exchange = Exchange(
-            seed=seed, hours=hours, activity=activity, now=clock.now(), start=clock.start, ledger=store.load()
+            seed=seed,
+            hours=hours,
+            activity=activity if tape is None else 0.0,
+            now=clock.now(),
+            start=clock.start,
+            ledger=store.load(),
         )
         _log.info("market begins", date=str(exchange.ledger.date), seed=seed, hours=hours, resumed=exchange.resumed)
         server = _Server(
@@ -101,7 +111,10 @@ async def serve(
             tokens=Tokens(app_key, secret_key),
             rules=(rules or Rules())._replace(ping_interval=ping_interval),
             limits=limits or Limits(),
+            tape=tape,
+            app_key=app_key,
         )
+        server.set_faults(faults)
         await server.catch_up()
         async with _listening(server.app, listener):
             _log.info(
@@ -119,7 +132,7 @@ async def serve(
 class _Connection:
     """A session and its queue of frames to send; a None in the queue only wakes the sender."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | RecordedSession) -> None:
         self.session = session
         self.queue: asyncio.Queue[Output | None] = asyncio.Queue(BACKLOG)
         self.cut_off: Callable[[], object] = lambda: None
@@ -142,7 +155,16 @@ class _Server:
     """The ASGI application, the market's loop, and the sessions that live on both."""
 
     def __init__(
-        self, exchange: Exchange, *, clock: Clock, store: _Store, tokens: Tokens, rules: Rules, limits: Limits
+        self,
+        exchange: Exchange,
+        *,
+        clock: Clock,
+        store: _Store,
+        tokens: Tokens,
+        rules: Rules,
+        limits: Limits,
+        tape: Tape | None,
+        app_key: str,
     ) -> None:
         self._exchange = exchange
         self._clock = clock
@@ -150,12 +172,24 @@ class _Server:
         self._tokens = tokens
         self._rules = rules
         self._rest = Rest(exchange, tokens, limits)
+        self._tape = tape
+        self._app_key = app_key
         self._faults: Faults = NONE
         self._connections: list[_Connection] = []
         self._owners: dict[str, _Connection] = {}
         self._opened = 0
         self._nudge = asyncio.Event()
+        self._switched = asyncio.Event()
         self._empty = asyncio.Event()
+
+    def set_faults(self, faults: Faults) -> None:
+        """What goes wrong from now on, for every session there is and will be."""
+        self._faults = self._rest.faults = faults
+        self._switched.set()
+        self._switched = asyncio.Event()
+        for connection in self._connections:
+            connection.session.faults = faults
+            connection.wake()
 
     # --- the market
 
@@ -216,16 +250,14 @@ class _Server:
         if scope["path"] != WEBSOCKET_PATH:
             await send({"type": "websocket.close", "code": 1008})
             return
+        while self._faults.on("hang-connection"):
+            await self._switched.wait()
+        if self._faults.on("refuse-connection"):
+            await send({"type": "websocket.close", "code": 1008})
+            return
         loop = asyncio.get_running_loop()
         self._opened += 1
-        session = Session(
-            f"{self._opened}",
-            now=loop.time(),
-            exchange=self._exchange,
-            app_key_of=lambda token: self._tokens.app_key_of(token, self._latest()),
-            rules=self._rules,
-            faults=self._faults,
-        )
+        session = self._session(loop.time())
         connection = _Connection(session)
         await send({"type": "websocket.accept"})
         self._connections.append(connection)
@@ -243,6 +275,18 @@ class _Server:
                 self._empty.set()
             if session.app_key is not None and self._owners.get(session.app_key) is connection:
                 del self._owners[session.app_key]
+
+    def _session(self, now: float) -> Session | RecordedSession:
+        if self._tape is not None:
+            return RecordedSession(f"{self._opened}", now=now, tape=self._tape, app_key=self._app_key)
+        return Session(
+            f"{self._opened}",
+            now=now,
+            exchange=self._exchange,
+            app_key_of=lambda token: self._tokens.app_key_of(token, self._latest()),
+            rules=self._rules,
+            faults=self._faults,
+        )
 
     async def _read(self, connection: _Connection, receive: Receive) -> None:
         loop = asyncio.get_running_loop()
@@ -283,6 +327,8 @@ class _Server:
             try:
                 if isinstance(output, Send):
                     await send({"type": "websocket.send", "text": output.text})
+                elif isinstance(output, SendBytes):
+                    await send({"type": "websocket.send", "bytes": output.content})
                 elif isinstance(output, Close):
                     if output.code is not None:
                         await send({"type": "websocket.close", "code": output.code, "reason": output.reason})
@@ -301,6 +347,8 @@ class _Server:
             body += message.get("body", b"")
             if not message.get("more_body") or len(body) > LARGEST_BODY:
                 break
+        while self._faults.on("hang-rest") and not scope["path"].startswith("/local/"):
+            await self._switched.wait()
         reply = self._answer(scope, body)
         if isinstance(reply.body, str):
             content, kind = reply.body.encode(), b"text/html;charset=UTF-8"
@@ -357,13 +405,14 @@ class _Server:
             wanted = control.fault_wanted(body)
         except UnknownFault as error:
             return Reply({"error": str(error)}, 400)
-        if isinstance(wanted, str):
+        if isinstance(wanted, tuple):
+            name, seqs = wanted
+            if name == "token-expired":
+                self._tokens.expire()
             for connection in self._connections:
-                connection.offer(connection.session.befall(wanted))
+                connection.offer(connection.session.befall(name, seqs))
         else:
-            self._faults = self._rest.faults = wanted(self._faults)
-            for connection in self._connections:
-                connection.session.faults = self._faults
+            self.set_faults(wanted(self._faults))
         return Reply({"in_force": self._faults.listed()})
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.kiwoom.catalog import by_code
 from deploy.local.kiwoom.exchange import Bell, Exchange
-from deploy.local.kiwoom.faults import MOMENTARY, NONE, STANDING, UnknownFault
+from deploy.local.kiwoom.faults import MOMENTARY, MUTE, NONE, STANDING, UnknownFault
 from deploy.local.kiwoom.market import Crossing, Trade
 from deploy.local.kiwoom.protocol import Close, LoggedIn, Output, Rules, Send, Session
 from streams.events import KST
@@ -627,7 +627,7 @@ def test_every_fault_has_one_meaning_and_unknown_ones_are_refused(market: Exchan
     with pytest.raises(UnknownFault, match="nonsense"):
         NONE.switched("nonsense", True)
     for name in MOMENTARY:
-        assert Talk(market).session.befall(name)
+        assert bool(Talk(market).session.befall(name)) == (name not in MUTE)
         assert Talk(market, login=False).session.befall(name) == SILENCE
 
 

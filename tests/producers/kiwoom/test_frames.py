@@ -59,6 +59,7 @@ FROM_THE_PAGE = [
         SEARCH,
         ConditionReply(
             seq="0",
+            search_type="0",
             code=0,
             members=(Member("002810"),),
             rows=(
@@ -79,7 +80,7 @@ FROM_THE_PAGE = [
     ),
     pytest.param(
         '{"trnm":"CNSRREQ","seq":"0","return_code":0,"data":[{"jmcode":"A002810"},{"jmcode":"Q760020"}]}',
-        ConditionReply(seq="0", code=0, members=(Member("002810"), Member("760020"))),
+        ConditionReply(seq="0", search_type="1", code=0, members=(Member("002810"), Member("760020"))),
         id="snapshot",
     ),
     pytest.param(
@@ -284,7 +285,7 @@ def test_rows_of_what_is_no_stock_are_left_out_and_counted() -> None:
     frame = decode(
         '{"trnm":"CNSRREQ","seq":"2","return_code":0,"data":[{"jmcode":"KOSPI200F"},{"jmcode":"005930_AL"}]}'
     )
-    assert frame == ConditionReply(seq="2", code=0, members=(Member("005930", "AL"),), discarded=1)
+    assert frame == ConditionReply(seq="2", search_type="1", code=0, members=(Member("005930", "AL"),), discarded=1)
 
 
 def test_a_falling_stock_of_a_search_has_a_negative_change() -> None:

@@ -89,7 +89,7 @@ async def test_a_token_is_kept_for_the_next_run_and_only_for_its_owner(tmp_path:
     await tokens(kiwoom, tmp_path).get()
     assert await tokens(kiwoom, tmp_path).get() == "T1"
     assert len(kiwoom.requests) == 1
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.json")
     assert file.name == f"token-{short_name('key')}.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "secret" not in file.read_text()
@@ -157,7 +157,7 @@ async def test_what_goes_wrong_with_a_token_is_one_sentence(
 ) -> None:
     with pytest.raises(error, match=says):
         await tokens(Kiwoom(reply), tmp_path).get()
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.json"))
 
 
 @pytest.mark.parametrize(

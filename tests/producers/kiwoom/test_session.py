@@ -287,11 +287,19 @@ def test_silence_of_ping_ends_the_connection() -> None:
 
 def test_a_quiet_condition_is_not_a_dead_connection() -> None:
     talk = live("순위")
+    answered = len(talk.sent)
     for _ in range(60):
-        talk.wait(10)
+        for _ in range(10):
+            talk.wait(1)
+            for frame in talk.sent[answered:]:
+                if frame == '{"trnm":"CNSRLST"}':
+                    talk.hear(LIST)
+                elif '"search_type":"0"' in frame:
+                    talk.hear('{"trnm":"CNSRREQ","seq":"1","cont_yn":"N","return_code":0,"data":[{"9001":"A005930"}]}')
+            answered = len(talk.sent)
         talk.hear(PING)
     assert (talk.state("순위"), talk.session.over) == ("live", False)
-    assert talk.sent.count('{"trnm":"CNSRLST"}') == 1
+    assert (talk.sent.count(request("1")), talk.sent.count('{"trnm":"LOGIN","token":"SECRET"}')) == (1, 1)
 
 
 # --- LOGIN and CNSRLST that go wrong
@@ -697,3 +705,34 @@ def test_every_frame_is_traced_with_its_number_and_the_token_masked() -> None:
     ]  # fmt: skip
     assert traced[0].text == '{"trnm":"LOGIN","token":"***"}'
     assert not any("SECRET" in t.text for t in traced)
+
+
+def test_the_reply_to_somebody_elses_search_is_not_taken_for_a_snapshot() -> None:
+    talk = Talk("CCI")
+    talk.listed()
+    talk.wait_for(request("3"))
+    talk.did(talk.session.ask(search := '{"trnm":"CNSRREQ","seq":"3","search_type":"0"}', talk.now))
+    talk.wait_for(search)
+    talk.hear('{"trnm":"CNSRREQ","seq":"3","return_code":0,"cont_yn":"N","next_key":"","data":[{"9001":"A005930"}]}')
+    assert (told(talk), talk.state("CCI")) == ([], "requested")
+    talk.hear('{"trnm":"CNSRREQ","seq":"3","return_code":0,"data":[{"jmcode":"A000660"}]}')
+    assert talk.state("CCI") == "live"
+
+
+def test_a_registration_that_a_question_finds_lost_is_made_anew() -> None:
+    talk = Talk("CCI")
+    talk.listed()
+    talk.wait_for(request("3"))
+    talk.hear(reply("3", "005930"))
+    talk.did(talk.session.ask(request("3"), talk.now))
+    talk.wait_for(request("3"))
+    talk.hear(refusal(900003, "이미 등록된 조건검색 일련번호입니다.(seq=3)"))
+    assert talk.state("CCI") == "live"
+    talk.did(talk.session.ask(request("3"), talk.now))
+    talk.wait_for(request("3"))
+    talk.hear(reply("3", "000660"))
+    assert (talk.state("CCI"), talk.cause("CCI")) == ("requested", "its registration was lost")
+    talk.wait_for(clear("3"))
+    talk.wait_for(request("3"))
+    talk.hear(reply("3", "000660"))
+    assert talk.state("CCI") == "live"

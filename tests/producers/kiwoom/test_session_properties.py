@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from producers.kiwoom.session import Action, Entry, Ignored, Moment, Over, Send, Session, Snapshot, Timing, Wanted
 
 START: Final = datetime(2026, 11, 23, 0, 30, tzinfo=UTC)
-TIMING: Final = Timing()
+TIMING: Final = Timing(audit_after=8.0, list_again=20.0)
 NAMES: Final = ("하나", "둘", "셋")
 SEQS: Final = ("1", "2", "3", "4")
 DROPPED: Final = {"not-subscribed", "unknown-seq", "session-over"}
@@ -32,11 +32,15 @@ class Conversation(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.t = 1000.0
-        self.session = Session([Wanted(name) for name in NAMES], token="T", patient=frozenset({"둘"}))
+        self.session = Session(
+            [Wanted(name) for name in NAMES], token="T", patient=frozenset({"둘"}), timing=TIMING, market_clock=True
+        )
         self.actions: list[Action] = []
         self.fed: dict[str, str] = {}
         self.listed = False
         self.paced_at: list[float] = []
+        self.asked_at: dict[tuple[str, str], float] = {}
+        self.answered: dict[str, float] = {}
 
     @property
     def now(self) -> Moment:
@@ -52,6 +56,16 @@ class Conversation(RuleBasedStateMachine):
                 assert self.t - self.paced_at[-1] >= TIMING.send_spacing - 1e-9, "sent in a burst"
             self.paced_at.append(self.t)
             assert self.listed or "CNSRREQ" not in text, "CNSRREQ without CNSRLST on this connection"
+            self.check_pair(text)
+
+    def check_pair(self, text: str) -> None:
+        """A search and a realtime request of one seq are never both on their way: an answer could be to either."""
+        frame = json.loads(text)
+        if frame["trnm"] == "CNSRREQ":
+            other = self.asked_at.get((frame["seq"], "1" if frame["search_type"] == "0" else "0"))
+            if frame["search_type"] == "1" and other is not None:
+                assert self.t - other >= TIMING.search_deadline or self.answered.get(frame["seq"], 0) >= other
+            self.asked_at[frame["seq"], frame["search_type"]] = self.t
 
     def hear(self, frame: str) -> None:
         self.did(self.session.received(frame, self.now))
@@ -119,12 +133,44 @@ class Conversation(RuleBasedStateMachine):
         rows = [{"jmcode": code} for code in codes] or None
         self.hear(json.dumps({"trnm": "CNSRREQ", "seq": f"{seq} ", "return_code": 0, "data": rows} | more))
 
+    @rule(
+        seq=seqs,
+        codes=st.lists(st.sampled_from(["A005930", "000660"]), max_size=2, unique=True),
+        how=st.sampled_from(["whole", "whole", "null", "page", "last page", "refused"]),
+    )
+    def searched(self, seq: str, codes: list[str], how: str) -> None:
+        """An answer to a one-shot search, asked for or not, of one page or of many."""
+        self.answered[seq] = self.t
+        reply: dict[str, object] = {"trnm": "CNSRREQ", "seq": seq, "return_code": 0, "cont_yn": "N", "next_key": ""}
+        match how:
+            case "null":
+                reply |= {"data": None}
+            case "refused":
+                reply |= {"return_code": 900003, "return_msg": f"안 됩니다.(seq={seq})"}
+            case _:
+                more = {"cont_yn": "Y", "next_key": str(self.t)} if how == "page" else {}
+                reply |= {"data": [{"9001": code, "10": "000001000"} for code in codes]} | more
+        self.hear(json.dumps(reply, ensure_ascii=False))
+
+    @rule()
+    def answer_searches(self) -> None:
+        """What a server in order would do: find who is in it."""
+        asked = [a.text for a in self.actions if isinstance(a, Send)]
+        for text in asked[-4:]:
+            if '"search_type":"0"' in text:
+                self.searched(json.loads(text)["seq"], ["A005930"], "whole")
+
+    @rule(state=st.sampled_from("02349x"))
+    def market_clock(self, state: str) -> None:
+        values = {"215": state, "20": "090000", "214": "000000"}
+        self.hear(json.dumps({"trnm": "REAL", "data": [{"values": values, "type": "0s", "item": ""}]}))
+
     @rule()
     def answer_all(self) -> None:
         """What a server in order would do: answer whatever was asked last."""
         asked = [a.text for a in self.actions if isinstance(a, Send)]
         for text in asked[-6:]:
-            if '"CNSRREQ"' in text:
+            if '"CNSRREQ"' in text and '"search_type":"1"' in text:
                 self.snapshot(json.loads(text)["seq"], ["A005930"], False)
 
     @rule(seq=seqs, code=st.sampled_from([900003, 900004, 105110, 900099]), spelled=st.booleans())
@@ -162,6 +208,16 @@ class Conversation(RuleBasedStateMachine):
     @invariant()
     def it_ends_once(self) -> None:
         assert sum(isinstance(a, Over) for a in self.actions) == int(self.session.over)
+
+    @invariant()
+    def a_quiet_condition_has_its_next_look(self) -> None:
+        """Whatever is live is audited, is about to be, or waits for an answer that has a deadline."""
+        if self.session.over or self.session._leaving_by is not None:
+            return
+        for subscription in self.session._subscriptions.values():
+            if subscription.state == "live":
+                queued = any(i.kind == "search" and i.seq == subscription.seq for i in self.session._queue)
+                assert subscription.audit_at is not None or queued or subscription.seq in self.session._searches
 
     def teardown(self) -> None:
         self.did(self.session.closed("1006", self.now))

@@ -1,0 +1,203 @@
+"""`conditions`, `search` and `doctor` against a local market: alone, and beside a running producer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from deploy.clock import Clock
+from deploy.local.kiwoom import serve
+from producers.kiwoom.lock import login_lock, state_folder
+from producers.kiwoom.session import Timing
+from producers.kiwoom.token import short_name
+from producers.service import produce
+from producers.settings import ConditionSource, KiwoomSettings
+from streams.events import KST
+
+ROOT = Path(__file__).parents[2]
+KEY, SECRET = "hush-app-key", "hush-secret-key"
+NAME = "대왕개미단타"
+
+
+@dataclass
+class Market:
+    """A running local market, and the commands as a person starts them against it."""
+
+    port: int
+    folder: Path
+    http: httpx.AsyncClient
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "HITSTREAM_KIWOOM__REST_URL": f"http://127.0.0.1:{self.port}",
+            "HITSTREAM_KIWOOM__WEBSOCKET_URL": f"ws://127.0.0.1:{self.port}/api/dostk/websocket",
+            "HITSTREAM_KIWOOM__APP_KEY": KEY,
+            "HITSTREAM_KIWOOM__SECRET_KEY": SECRET,
+            "HITSTREAM_KIWOOM__STATE_DIR": str(self.folder / "state"),
+            "HITSTREAM_KIWOOM__HOURS": "always",
+            "HITSTREAM_KIWOOM__LOGIN_PAUSE": "0.1",
+            "HITSTREAM_CONDITIONS": json.dumps([{"name": NAME}], ensure_ascii=False),
+        }
+
+    async def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("HITSTREAM_")}
+        return await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "deploy.cli", *arguments],
+            cwd=self.folder,
+            env=clean | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "LC_ALL": "C.UTF-8"} | self.environ,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    async def fault(self, name: str, **options: Any) -> None:
+        assert (await self.http.post("/local/faults", json={"name": name, **options})).status_code == 200
+
+    def secrets(self) -> list[str]:
+        tokens = [json.loads(file.read_text())["token"] for file in self.folder.rglob("token-*.json")]
+        assert tokens
+        return [KEY, SECRET, *tokens]
+
+
+@pytest.fixture
+async def market(tmp_path: Path) -> AsyncIterator[Market]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    up = asyncio.Event()
+    task = asyncio.create_task(
+        serve(
+            host="127.0.0.1",
+            port=port,
+            seed=7,
+            clock=Clock(datetime(2026, 3, 9, 10, 0, tzinfo=KST), 30.0),
+            state_dir=None,
+            ping_interval=0.5,
+            ready=lambda why: up.set() if why is None else None,
+            app_key=KEY,
+            secret_key=SECRET,
+        )
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
+            async with asyncio.timeout(30):
+                await up.wait()
+            yield Market(port, tmp_path, http)
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+async def test_the_commands_log_in_by_themselves_and_show_no_secret(market: Market) -> None:
+    listed = await market.run("conditions", "--json")
+    assert listed.returncode == 0, listed.stderr
+    rows = json.loads(listed.stdout)["conditions"]
+    assert [row["name"] for row in rows if row["configured"]] == [NAME]
+    assert len(rows) == 8
+    found = await market.run("search", NAME, "--json")
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert result["source"] == "search"
+    assert all(row["price"] for row in result["rows"])
+    table = await market.run("search", NAME)
+    assert "rate %" in table.stdout
+    missing = await market.run("search", "없는 조건")
+    assert (missing.returncode, "없는 조건" in missing.stderr) == (1, True)
+    diagnosis = await market.run("doctor", "--json", "--trace", "--bundle", "evidence.zip", "--observe", "5")
+    told = json.loads(diagnosis.stdout)
+    assert (told["cause"], diagnosis.returncode) == ("healthy", 0)
+    assert any('"LOGIN","token":"***"' in frame["text"] for frame in told["frames"])
+    printed = [done.stdout + done.stderr for done in (listed, found, table, missing, diagnosis)]
+    with zipfile.ZipFile(market.folder / "evidence.zip") as bundle:
+        assert set(bundle.namelist()) == {"verdict.txt", "examination.json", "frames.jsonl", "about.json"}
+        printed += [bundle.read(name).decode() for name in bundle.namelist()]
+    for secret in market.secrets():
+        assert not [text for text in printed if secret in text]
+
+
+async def test_a_refused_key_is_named_without_being_told(market: Market) -> None:
+    await market.fault("wrong-app-key")
+    done = await market.run("doctor", "--trace")
+    assert done.returncode == 1
+    assert "token-refused – proved" in done.stdout
+    assert KEY not in done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr
+
+
+async def test_nobody_logs_in_beside_a_process_that_holds_the_key(market: Market) -> None:
+    folder = state_folder(str(market.folder / "state"), market.environ["HITSTREAM_KIWOOM__WEBSOCKET_URL"])
+    with login_lock(folder, short_name(KEY), "another program"):
+        for command in (["conditions"], ["search", NAME], ["doctor"]):
+            done = await market.run(*command)
+            assert (done.returncode, "another program" in done.stderr) == (1, True), done.stderr
+    assert (await market.http.get("/local/state")).json()["sessions"] == []
+
+
+@pytest.mark.kafka
+async def test_beside_a_running_producer_its_session_is_used_and_not_taken(market: Market, kafka: str) -> None:
+    words: list[str | None] = []
+    task = asyncio.create_task(
+        produce(
+            kiwoom=KiwoomSettings(
+                rest_url=market.environ["HITSTREAM_KIWOOM__REST_URL"],
+                websocket_url=market.environ["HITSTREAM_KIWOOM__WEBSOCKET_URL"],
+                app_key=SecretStr(KEY),
+                secret_key=SecretStr(SECRET),
+                state_dir=str(market.folder / "state"),
+                account=f"a{uuid.uuid4().hex[:8]}",
+                hours="always",
+            ),
+            conditions=[ConditionSource(name=NAME)],
+            bootstrap_servers=kafka,
+            now=lambda: datetime.now(UTC),
+            ready=words.append,
+            state_dir=market.folder / "producer",
+            timing=Timing(login_pause=0.05, send_spacing=0.02),
+        )
+    )
+    try:
+        async with asyncio.timeout(30):
+            while not words or words[-1] is not None:
+                assert not task.done()
+                await asyncio.sleep(0.05)
+        (before,) = (await market.http.get("/local/state")).json()["sessions"]
+        diagnosis = await market.run("doctor", "--json", "--observe", "5")
+        told = json.loads(diagnosis.stdout)
+        assert (told["cause"], told["borrowed"]) == ("healthy", True), told
+        assert (await market.run("conditions")).returncode == 0
+        assert json.loads((await market.run("search", NAME, "--json")).stdout)["source"] == "search"
+        await market.fault("silent-search")
+        assert json.loads((await market.run("search", NAME, "--json")).stdout)["source"] == "snapshot"
+        (after,) = (await market.http.get("/local/state")).json()["sessions"]
+        assert after["session"] == before["session"]
+        assert after["conditions"] == before["conditions"]
+        assert words[-1] is None
+        await market.fault("displaced")
+        async with asyncio.timeout(10):
+            while words[-1] is None:
+                await asyncio.sleep(0.05)
+        displaced = await market.run("doctor", "--json")
+        assert json.loads(displaced.stdout)["cause"] == "displaced", displaced.stdout
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,), timeout=15)
