@@ -213,6 +213,7 @@ class RecordedSession:
                 self._frames.popleft()
                 self._at, self._now = frame.at, when
                 self._waiting_since = now
+                self._ping_at = now + PING_EVERY
                 self._counts["frames_out"] += 1
                 outputs.append(Send(frame.text))
             elif not self._has_asked(frame, now):
@@ -233,7 +234,7 @@ class RecordedSession:
                 self._answered.add(key)
                 # Whoever asks later than was recorded is answered later: the rest of the tape moves with it.
                 self._now, self._at = now, frame.at
-            elif key not in self._never:
+            elif _opens(key) and key not in self._answered | self._never:
                 if now < self._waiting_since + PATIENCE:
                     return False
                 self._never.add(key)
@@ -261,6 +262,11 @@ class RecordedSession:
 
 
 _ASKED: Final = frozenset({"LOGIN", "CNSRLST", "CNSRREQ", "CNSRCLR", "REG", "REMOVE"})
+
+
+def _opens(key: _Key) -> bool:
+    """Whether what follows depends on this request, so that it is waited for, the first time: not a look or a goodbye."""
+    return key[0] in ("LOGIN", "CNSRLST") or (key[0] == "CNSRREQ" and key[2] == "1")
 
 
 def _key(text: str) -> _Key | None:
