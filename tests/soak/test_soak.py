@@ -42,7 +42,7 @@ def test_silence_is_noticed_in_time() -> None:
     assert report.wrong == []
     assert report.times.silence
     assert max(report.times.silence) <= 45
-    assert len(report.times.unanswered) > 3
+    assert report.times.unanswered
     assert max(report.times.unanswered) <= 45
 
 

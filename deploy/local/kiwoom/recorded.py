@@ -136,10 +136,11 @@ class RecordedSession:
         if key[0] == "LOGIN" and self.app_key is None:
             self.app_key = self._key
             outputs.append(LoggedIn(self._key))
+        # A look (the list once more, a search) is never made at the recorded moment: whoever asks is answered.
+        look = not _opens(key) or (key[0] == "CNSRLST" and key in self._answered)
         self._asked[key] += 1
         outputs += self._play(now)
-        if self._asked[key] and not self._expected[key]:
-            # Not what the recorded client asked on this connection.
+        if self._asked[key] and (look or not self._expected[key]):
             self._asked[key] -= 1
             outputs += self._elsewhere(key)
         return outputs
@@ -213,6 +214,7 @@ class RecordedSession:
                 self._frames.popleft()
                 self._at, self._now = frame.at, when
                 self._waiting_since = now
+                self._ping_at = now + PING_EVERY
                 self._counts["frames_out"] += 1
                 outputs.append(Send(frame.text))
             elif not self._has_asked(frame, now):
@@ -233,7 +235,7 @@ class RecordedSession:
                 self._answered.add(key)
                 # Whoever asks later than was recorded is answered later: the rest of the tape moves with it.
                 self._now, self._at = now, frame.at
-            elif key not in self._never:
+            elif _opens(key) and key not in self._answered | self._never:
                 if now < self._waiting_since + PATIENCE:
                     return False
                 self._never.add(key)
@@ -247,6 +249,10 @@ class RecordedSession:
         if key[0] == "LOGIN":
             self._counts["frames_out"] += 1
             return [Send(_LOGGED_IN)]
+        if key[2] == "0":
+            # Who was found at another moment would be a lie now; silence is none.
+            self._ignored["a search that the journal lacks"] += 1
+            return []
         found = self._tape.replies.get(key) or self._tape.replies.get((key[0], key[1], ""))
         if found is None:
             self._ignored[f"{' '.join(key).strip()} is not in the journal"] += 1
@@ -261,6 +267,11 @@ class RecordedSession:
 
 
 _ASKED: Final = frozenset({"LOGIN", "CNSRLST", "CNSRREQ", "CNSRCLR", "REG", "REMOVE"})
+
+
+def _opens(key: _Key) -> bool:
+    """Whether what follows depends on this request, so that it is waited for the first time."""
+    return key[0] in ("LOGIN", "CNSRLST") or (key[0] == "CNSRREQ" and key[2] == "1")
 
 
 def _key(text: str) -> _Key | None:
