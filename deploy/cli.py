@@ -19,11 +19,11 @@ from cyclopts import App, CycloptsError, Parameter
 
 from streams.events import ConfigError, HitstreamError
 
-from . import roles
+from . import logs, roles
 from .account_commands import conditions, doctor, search
 from .clock import Clock
 from .journal_commands import journal, replay
-from .settings import Settings, example, load, origins
+from .settings import LogSettings, Settings, example, load, origins
 from .status_command import status
 from .supervisor import watch_lifeline
 
@@ -77,6 +77,7 @@ def up(*, live: bool = False, common: Common = _COMMON) -> int:
     from . import up as product
 
     settings = load(common.config)
+    logs.configure(settings.log, least="error")
     return asyncio.run(product.up(settings, live=live, config=common.config, console=Console()))
 
 
@@ -286,6 +287,7 @@ def topics(*, check: bool = False, as_json: Json = False, common: Common = _COMM
 
     from .topics import ensure
 
+    logs.configure(LogSettings(), least="error")
     report = asyncio.run(ensure(bootstrap, check=check))
     if as_json:
         _say(msgspec.json.encode(report).decode())
@@ -314,6 +316,7 @@ def migrate(*, check: bool = False, as_json: Json = False, common: Common = _COM
     _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
     from sinks.clickhouse.migrate import migrate as bring_up
 
+    logs.configure(settings.log, least="error")
     names = bring_up(settings.clickhouse, check=check)
     word = "pending" if check else "applied"
     if as_json:

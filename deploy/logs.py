@@ -10,9 +10,15 @@ import structlog
 from .settings import LogSettings
 
 
-def configure(settings: LogSettings) -> None:
-    """Set up structlog and the standard library's logging alike, once per process."""
-    level = logging.getLevelNamesMapping()[settings.level.upper()]
+def configure(settings: LogSettings, *, least: str = "debug") -> None:
+    """Set up structlog and the standard library's logging alike, once per process.
+
+    Args:
+        settings: what is wanted.
+        least: a level below which nothing is said whatever is wanted, for commands whose answer is their output.
+    """
+    levels = logging.getLevelNamesMapping()
+    level = max(levels[settings.level.upper()], levels[least.upper()])
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -41,15 +47,21 @@ def configure(settings: LogSettings) -> None:
     )
     handler.addFilter(_demote)
     # Libraries tell of what they retry by themselves at INFO; the roles say what matters of it.
-    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    logging.basicConfig(
+        level=level if level == logging.DEBUG else max(level, logging.WARNING), handlers=[handler], force=True
+    )
+    for chatty in ("asyncio", "httpx", "httpcore", "websockets"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _demote(record: logging.LogRecord) -> bool:
-    """Keep what Kafka's client says in the log, but not as an alarm.
+    """Show what clients say of what they retry by themselves only where the level is `debug`.
 
-    It reports as errors what it then retries by itself (a coordinator that is not elected yet); the roles say by
-    `ready` what matters of it.
+    Kafka's and ClickHouse's clients report as errors and warnings what they then try again (a coordinator that is not
+    elected yet, a server that is not there yet); the roles say by `ready` and in their last sentence what matters.
     """
-    if record.name.startswith(("aiokafka", "faust", "mode")) and record.levelno < logging.CRITICAL:
-        record.levelno, record.levelname = logging.INFO, "INFO"
-    return True
+    theirs = record.name.startswith(("aiokafka", "faust", "mode", "urllib3", "clickhouse_connect"))
+    if not theirs or record.levelno >= logging.CRITICAL:
+        return True
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return logging.getLogger().isEnabledFor(logging.DEBUG)

@@ -44,13 +44,15 @@ def run(name: str, settings: Settings, role: Callable[[Ready], Coroutine[Any, An
         health = Health(settings.health.port, handed_over())
     except HitstreamError as error:
         return fail(name, error)
+    watchdog = _Watchdog(name)
     try:
-        asyncio.run(_until_signalled(role(health.ready)))
+        asyncio.run(_until_signalled(role(health.ready), watchdog))
     except HitstreamError as error:
         return fail(name, error)
     except BaseExceptionGroup as group:
         return fail(name, first(group))
     finally:
+        watchdog.cancel()
         health.close()
     return 0
 
@@ -73,15 +75,42 @@ def first(group: BaseExceptionGroup[BaseException]) -> HitstreamError:
     return error
 
 
-async def _until_signalled(role: Awaitable[None]) -> None:
+class _Watchdog:
+    """Ends the process when a role that is to leave does not: its supervisor must not wait for it for ever.
+
+    A role may have ended and still not be gone: tasks that swallow their cancellation keep the event loop open.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._timer: threading.Timer | None = None
+
+    def start(self, error: BaseException | None = None) -> None:
+        """Give it `GRACE` seconds from now; `error` is what it ended with, to be said before it is ended."""
+        self.cancel()
+        self._timer = threading.Timer(GRACE, self._end, args=(error,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _end(self, error: BaseException | None) -> None:
+        code = 1
+        if isinstance(error, BaseExceptionGroup):
+            error = first(error)
+        if isinstance(error, HitstreamError):
+            code = fail(self._name, error)
+        os._exit(code)
+
+
+async def _until_signalled(role: Awaitable[None], watchdog: _Watchdog) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(role)
 
     def stop() -> None:
         if not task.cancelling():
-            # A role that does not leave is left: its supervisor must not wait for it for ever.
-            watchdog = threading.Timer(GRACE, os._exit, args=(1,))
-            watchdog.daemon = True
             watchdog.start()
             task.cancel()
 
@@ -92,3 +121,6 @@ async def _until_signalled(role: Awaitable[None]) -> None:
     except asyncio.CancelledError:
         if not task.cancelled():
             raise
+    except Exception as error:
+        watchdog.start(error)
+        raise

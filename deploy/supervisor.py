@@ -29,6 +29,7 @@ from streams.events import HitstreamError
 
 LIFELINE: Final = "_HITSTREAM_LIFELINE"
 HEALTH: Final = "_HITSTREAM_HEALTH"
+NO_ANSWER: Final = "does not answer"
 _BACKOFF: Final = (0.5, 15.0)
 _PROVED: Final = 60.0
 _LOG_BYTES: Final = 10_000_000
@@ -112,8 +113,14 @@ class Child:
         try:
             answer = await client.get(f"http://127.0.0.1:{self.health}/readyz", timeout=2.0)
         except httpx.HTTPError:
-            return "starting"
+            return NO_ANSWER
         return None if answer.status_code == 200 else answer.text.strip()
+
+    def kill(self) -> None:
+        """End the process, however little it does; `run` starts it again."""
+        if self._process and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     async def stop(self, grace: float) -> None:
         """Ask the process to leave, and end it (and its process group) when `grace` seconds are over."""
@@ -128,8 +135,7 @@ class Child:
                 await process.wait()
         except TimeoutError:
             self._say(f"[yellow]{self.name} did not stop within {grace:.0f} s and was killed[/]")
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            self.kill()
             await process.wait()
 
     async def _restart(self, *, once_ready: bool) -> None:

@@ -27,11 +27,12 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from sinks.live.guard import check_exposure
 from streams.events import KST, ConfigError, HitstreamError
 
 from .clock import Clock
 from .settings import PREFIX, Settings, load
-from .supervisor import Child
+from .supervisor import NO_ANSWER, Child, RoleFailed
 
 LIVE_REST: Final = "https://api.kiwoom.com"
 LIVE_WEBSOCKET: Final = "wss://api.kiwoom.com:10000/api/dostk/websocket"
@@ -57,6 +58,7 @@ LOCAL_CONDITIONS: Final = tuple(
 )
 LOCAL_THRESHOLD: Final = 1.5
 
+_HUNG: Final = 30.0  # seconds without a health answer
 _STAGES: Final = (("roles", 6.0), ("servers", 3.5))
 
 
@@ -116,6 +118,7 @@ class _Plan:
         self.kafka = not settings.kafka.bootstrap_servers
         self.clickhouse = not settings.clickhouse.dsn
         self.market = not self.live
+        check_exposure(settings.live.host, settings.live.token.get_secret_value())
         if bool(kiwoom.websocket_url) != bool(kiwoom.rest_url):
             raise ConfigError("Set both kiwoom.rest_url and kiwoom.websocket_url, or neither.")
         if self.live and not (kiwoom.app_key.get_secret_value() and kiwoom.secret_key.get_secret_value()):
@@ -216,6 +219,8 @@ class _Up:
         finally:
             (self.folder / "up.json").unlink(missing_ok=True)
             _save_clock(self._clock, self.plan.settings, self.folder)
+        if isinstance(failure, RoleFailed) and failure.code == 2:
+            raise ConfigError(str(failure))
         if failure:
             raise failure
         self._say("[green]Stopped.[/] The data is kept.")
@@ -226,6 +231,11 @@ class _Up:
 
         self._say(f"[bold]Hitstream[/] starts; data and logs are in {self.folder}")
         plan, local = self.plan, self.plan.settings.local
+        if plan.market and not plan.settings.conditions:
+            self._say(
+                f"[dim]No conditions are configured: the simulated market's {len(LOCAL_CONDITIONS)} are kept open, "
+                f"and a stock is recommended at a score of {LOCAL_THRESHOLD}.[/]"
+            )
         servers = []
         if plan.kafka:
             servers.append(("kafka", ["--port", str(local.kafka_port), "--engine", local.kafka_engine]))
@@ -267,10 +277,17 @@ class _Up:
     async def _watch(self, client: httpx.AsyncClient) -> None:
         """Say it when a role stops or starts being ready; keep the run file and the clock's file up to date."""
         said: dict[str, str | None] = {}
+        answered: dict[str, float] = {}
         while True:
             children = [child for stage in self.stages.values() for child in stage]
             for child in children:
                 reason = await child.readiness(client)
+                if reason != NO_ANSWER or child.name not in answered:
+                    answered[child.name] = time.monotonic()
+                elif time.monotonic() - answered[child.name] > _HUNG:
+                    self._say(f"[yellow]{child.name} has not answered for {_HUNG:.0f} s and is ended[/]")
+                    child.kill()
+                    del answered[child.name]
                 if reason != said.get(child.name):
                     said[child.name] = reason
                     words = "is ready again" if reason is None else f"is not ready: {reason}"

@@ -67,6 +67,7 @@ _CONFIRM_EVERY: Final = 0.5
 _SESSION_STATES: Final[tuple[SessionState, ...]] = (
     "disconnected", "connecting", "login", "listing", "live", "displaced", "refused", "resting",
 )  # fmt: skip
+_WRONG: Final[frozenset[State]] = frozenset({"missing", "refused", "unanswered", "displaced"})
 _STATES: Final[tuple[State, ...]] = (
     "disconnected", "listing", "requested", "live", "refused", "unanswered", "missing", "displaced", "resting",
 )  # fmt: skip
@@ -326,7 +327,8 @@ class _Service:
                 case Changed():
                     changed = True
                     metrics.CHANGES.labels(action.condition, action.state).inc()
-                    _log.info("condition", name=action.condition, state=action.state, cause=action.cause)
+                    tell = _log.warning if action.state in _WRONG else _log.info
+                    tell("condition", name=action.condition, state=action.state, cause=action.cause)
                 case SessionChanged():
                     changed = True
                     if action.state == "live":

@@ -200,8 +200,8 @@ class Worker:
                     task.cancel()
         finally:
             self._ready("stopping")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._app.stop(), STOP_TIMEOUT)
+            # Not wait_for: a Faust that waits for its own agents does not hear that it is cancelled.
+            await asyncio.wait({asyncio.ensure_future(self._app.stop())}, timeout=STOP_TIMEOUT)
         if self._failure.done():
             self._failure.result()
         reason = self._app.crash_reason
@@ -410,6 +410,7 @@ def _make_app(bootstrap_servers: str, app_id: str, folder: str) -> Any:
         producer_acks=-1,
         producer_linger=0,
         producer_max_batch_size=128 * 1024,
+        producer_max_request_size=int(topics.DEAD_LETTERS.settings["max.message.bytes"]),
         producer_request_timeout=30.0,
         consumer_auto_offset_reset="earliest",
     )

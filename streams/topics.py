@@ -118,6 +118,8 @@ DEAD_LETTERS: Final = Topic(
     retention_ms=30 * _DAY_MS,
     records=(events.DeadLetter,),
     doc="What could not be read or applied: the untouched bytes, where they stood, and why.",
+    # Base64 makes a third more of the largest record that a broker takes (1 MiB), and a dead letter must always fit.
+    settings={"max.message.bytes": str(4 * 1024 * 1024)},
 )
 
 # State of the stream tables. Internal: the values are the worker's own and may change between versions.

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from aiokafka import AIOKafkaProducer
 from browser import Page, open_page
 from product import CONDITIONS, Live, Product, until
 from truth import Crossing, changes, crossings, members, recommended, said
@@ -246,6 +247,28 @@ async def test_rows_outlive_the_brokers_data_and_new_ones_come(make_product: Cal
         assert len(rows) == len(now), "nothing twice"
         assert before[table] <= now, "nothing lost"
         assert now - before[table], "new rows came"
+
+
+async def test_poison_on_every_topic_stops_nothing(make_product: Callable[..., Product]) -> None:
+    """Records that nobody can read, also the largest that a broker takes, end in dead-letters; the rest goes on."""
+    product = make_product(environ=FAST)
+    product.start()
+    await product.wait_running()
+    poison = [b"", b"{}", b"\xff\x00", b'"' + b"A" * 900_000 + b'"']
+    producer = AIOKafkaProducer(bootstrap_servers=product.kafka, max_request_size=2_000_000)
+    await producer.start()
+    for topic in TABLES.values():
+        for value in poison:
+            await producer.send_and_wait(topic.name, value, key=b"005930")
+    await producer.stop()
+    await market_reaches(product, int((await product.control("GET", "/local/state"))["events"]) + 60)
+    truth = await settled(product)
+    history = crossings(truth, CONDITIONS)
+    assert await live_conditions(product) == {name: len(members(history[name])) for name in CONDITIONS}
+    letters = [r for r in await product.records(topics.DEAD_LETTERS) if isinstance(r, events.DeadLetter)]
+    for topic in TABLES.values():
+        assert {letter.value or b"" for letter in letters if letter.topic == topic.name} == set(poison)
+    assert "ended with" not in product.said(), product.said()
 
 
 async def test_up_says_what_is_in_the_way_and_leaves_nothing_behind(make_product: Callable[..., Product]) -> None:
