@@ -51,7 +51,9 @@ class ConditionEvent(Record, frozen=True, kw_only=True):
     """A stock entered (`hit`) or left (`exit`) a condition's result, as one REAL entry of type 02 said.
 
     `id` is `event_id(...)`. `session`, `frame` and `entry` are its provenance: which connection, which frame on it
-    (counted from 1; a gap is loss), which entry in the frame.
+    (counted from 1; a gap is loss), which entry in the frame, from 1. Entry 0 is a *confirmation*, with an identity of
+    its own: what was said in the very second in which a session joined, said again some seconds later, because whole
+    seconds cannot tell it from what another session said before. Whoever counts hits leaves it out.
     """
 
     id: str
