@@ -271,10 +271,9 @@ async def frames(
     decoder = msgspec.json.Decoder(Frame)
     try:
         await consumer.start()
-        numbers = consumer.partitions_for_topic(topics.FRAMES.name)
-        if not numbers:
+        if topics.FRAMES.name not in await consumer.topics():
             raise JournalError(f"Kafka has no topic {topics.FRAMES.name}: run `hitstream topics` first")
-        places = [TopicPartition(topics.FRAMES.name, number) for number in sorted(numbers)]
+        places = [TopicPartition(topics.FRAMES.name, number) for number in range(topics.FRAMES.partitions)]
         consumer.assign(places)
         await consumer.seek_to_beginning(*places)
         ends = await consumer.end_offsets(places)
