@@ -110,7 +110,7 @@ async def live_through(kafka: str, folder: Path, tokens: list[str], errors: list
                         secret_key=SecretStr(secret),
                         account="secrets",
                         hours="always",
-                        state_dir=folder / "shared",
+                        state_dir=str(folder / "shared"),
                     ),
                     conditions=[ConditionSource(name="신고가 돌파")],
                     bootstrap_servers=kafka,
