@@ -27,7 +27,7 @@ from aiokafka.errors import KafkaError
 from streams import topics
 from streams.events import ConfigError, Frame, HitstreamError, encode
 
-from .calendar import Calendar
+from .calendar import Calendar, calendar_of
 from .kiwoom.session import Timing, Wanted
 from .settings import ConditionSource, KiwoomSettings
 
@@ -72,8 +72,9 @@ def header(
         account=kiwoom.account,
         conditions=tuple(Wanted(c.name, c.seq) for c in conditions),
         stex_tp=kiwoom.stex_tp,
-        timing=timing or Timing(login_pause=kiwoom.login_pause, send_spacing=kiwoom.send_spacing),
-        calendar=Calendar(always=kiwoom.hours == "always"),
+        timing=timing
+        or Timing(login_pause=kiwoom.login_pause, send_spacing=kiwoom.send_spacing, audit_after=kiwoom.audit_after),
+        calendar=calendar_of(kiwoom),
         speed=speed,
     )
 
@@ -271,10 +272,9 @@ async def frames(
     decoder = msgspec.json.Decoder(Frame)
     try:
         await consumer.start()
-        numbers = consumer.partitions_for_topic(topics.FRAMES.name)
-        if not numbers:
+        if topics.FRAMES.name not in await consumer.topics():
             raise JournalError(f"Kafka has no topic {topics.FRAMES.name}: run `hitstream topics` first")
-        places = [TopicPartition(topics.FRAMES.name, number) for number in sorted(numbers)]
+        places = [TopicPartition(topics.FRAMES.name, number) for number in range(topics.FRAMES.partitions)]
         consumer.assign(places)
         await consumer.seek_to_beginning(*places)
         ends = await consumer.end_offsets(places)
