@@ -283,11 +283,17 @@ async def test_the_listed_stocks_are_published(kafka: str, account: str, tmp_pat
         await consumer.start()
         try:
             async with asyncio.timeout(20):
-                record = await consumer.getone()
+                while (listed := _listed(await consumer.getone())) != (b"005930", "삼성전자", 71500):
+                    pass  # the broker is shared: others have published their own lists
         finally:
             await consumer.stop()
+    assert listed == (b"005930", "삼성전자", 71500)
+
+
+def _listed(record: Any) -> tuple[bytes, str, int | None]:
+    """Key, name and previous close of a record on the topic of stocks."""
     stock = msgspec.json.decode(record.value, type=events.Stock)
-    assert (record.key, stock.name, stock.previous_close) == (b"005930", "삼성전자", 71500)
+    return record.key, stock.name, stock.previous_close
 
 
 @pytest.mark.parametrize("how", ["close", "abrupt", "heartbeat"])
