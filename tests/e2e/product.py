@@ -227,6 +227,7 @@ class Live:
         self.connections = 0
         self.since: datetime | None = None
         self._last = ""
+        self._told: set[str] = set()
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -258,6 +259,8 @@ class Live:
     def _apply(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "snapshot":
             self.since = datetime.fromisoformat(data["now"])
+            # A snapshot begins anew: what an earlier hub had said already may come again after it.
+            self._told = {item["transition"]["id"] for item in data["feed"]}
             for item in data["feed"]:
                 self.transitions[item["transition"]["id"]] = item["transition"]
             self.recommendations = {
@@ -268,8 +271,9 @@ class Live:
             for change in data["changes"]:
                 match change["change"]:
                     case "feed":
-                        if change["transition"]["id"] in self.transitions:
+                        if change["transition"]["id"] in self._told:
                             self.said_twice.append(change["transition"]["id"])
+                        self._told.add(change["transition"]["id"])
                         self.transitions[change["transition"]["id"]] = change["transition"]
                     case "recommendation":
                         new = change["recommendation"]
