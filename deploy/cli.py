@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -94,7 +93,7 @@ def produce(*, common: Common = _COMMON) -> int:
     bootstrap = _bootstrap(settings)
     from producers.service import produce as role
 
-    return _run(
+    return roles.run(
         "produce",
         settings,
         lambda ready: role(
@@ -116,7 +115,7 @@ def stream(*, common: Common = _COMMON) -> int:
     bootstrap = _bootstrap(settings)
     from streams.app import work
 
-    return _run(
+    return roles.run(
         "stream",
         settings,
         lambda ready: work(
@@ -138,7 +137,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
     bootstrap = _bootstrap(settings)
     from sinks.clickhouse.writer import run as role
 
-    return _run(
+    return roles.run(
         "clickhouse-sink",
         settings,
         lambda ready: role(
@@ -157,7 +156,7 @@ def sink_live(*, common: Common = _COMMON) -> int:
     bootstrap = _bootstrap(settings)
     from sinks.live.server import run as role
 
-    return _run(
+    return roles.run(
         "live",
         settings,
         lambda ready: role(
@@ -184,7 +183,7 @@ def local_kafka(
     settings = load(common.config)
     from .local import kafka
 
-    return _run(
+    return roles.run(
         "kafka",
         settings,
         lambda ready: kafka.serve(
@@ -204,7 +203,7 @@ def local_clickhouse(*, port: Port = None, common: Common = _COMMON) -> int:
     settings = load(common.config)
     from .local import clickhouse
 
-    return _run(
+    return roles.run(
         "clickhouse",
         settings,
         lambda ready: clickhouse.serve(
@@ -252,7 +251,7 @@ def local_kiwoom(
         from .journal_commands import tape_of
 
         tape, clock = tape_of(journal, clock.speed if speed is None else speed)
-    return _run(
+    return roles.run(
         "kiwoom",
         settings,
         lambda ready: kiwoom.serve(
@@ -379,10 +378,6 @@ def _main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 1
     return code if isinstance(code, int) else 0
-
-
-def _run(name: str, settings: Settings, role: Callable[[roles.Ready], Coroutine[Any, Any, None]]) -> int:
-    return roles.run(name, settings, role)
 
 
 def _bootstrap(settings: Settings) -> str:
