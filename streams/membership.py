@@ -42,13 +42,15 @@ SNAPSHOT_GRACE: Final = timedelta(seconds=2)
 
 Origin = Literal["realtime", "snapshot", "day-end"]
 Reason = Literal["repeat", "late", "exit-without-hit", "left-alone", "replayed"]
+Place = tuple[datetime, int, int]
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of a stock in a condition on the trading `date`.
 
     `since` is when the current or last visit began. `changed_at`, `session` and `received_at` are those of the record
-    that last made it enter or leave. `seen` holds a mark of every record's `id` that was about it today.
+    that last made it enter or leave, and `place` is where this record stood in what its session heard: when it came,
+    in which frame, as which entry. `seen` holds a mark of every record's `id` that was about it today.
     """
 
     date: date
@@ -59,6 +61,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: datetime | None = None
     session: str = ""
     received_at: datetime | None = None
+    place: Place | None = None
     seen: tuple[str, ...] = ()
     position: int = -1
 
@@ -204,7 +207,7 @@ def _event(state: State, day: Day, event: ConditionEvent, position: int, effect:
     if member.position >= position:
         effect.ignored.append(Ignored("replayed", code))
         return day
-    if member.date > day.date or mark in member.seen:
+    if member.date > day.date or (mark in member.seen and not _follows(member, event)):
         effect.ignored.append(Ignored("repeat", code))
         return day
     if _is_late(member, event):
@@ -221,7 +224,8 @@ def _event(state: State, day: Day, event: ConditionEvent, position: int, effect:
         effect.outputs.append(
             _transition(state, code, visit, kind, "realtime", event.at, event.id, event.session, event.received_at)
         )
-    effect.members[code] = msgspec.structs.replace(member, seen=(*member.seen, mark), position=position)
+    seen = member.seen if mark in member.seen else (*member.seen, mark)
+    effect.members[code] = msgspec.structs.replace(member, seen=seen, position=position)
     return day
 
 
@@ -265,11 +269,32 @@ def _is_late(member: Member, event: ConditionEvent) -> bool:
     )
 
 
+def _follows(member: Member, event: ConditionEvent) -> bool:
+    """Whether the session that made the last change says next that this is over.
+
+    Another session may have said the same before: one that joined in that second and took what came first in it from
+    its snapshot. The order within a session decides, so what follows is no repeat of what was heard before the change.
+    """
+    return (
+        member.place is not None
+        and member.session == event.session
+        and _place(event) > member.place
+        and member.inside == (event.action == "exit")
+    )
+
+
+def _place(record: ConditionEvent | ConditionSnapshot) -> Place:
+    """Where a record stands in what its session heard; a snapshot stands where its request was sent."""
+    if isinstance(record, ConditionSnapshot):
+        return record.at, 0, 0
+    return record.received_at, record.frame, record.entry
+
+
 def _affirmed(member: Member, event: ConditionEvent) -> Member:
     """A later word for what is known already: what another session, which is behind, says of before it is late."""
     if member.changed_at is None or event.at <= member.changed_at:
         return member
-    return msgspec.structs.replace(member, changed_at=event.at, session=event.session)
+    return msgspec.structs.replace(member, changed_at=event.at, session=event.session, place=_place(event))
 
 
 def _is_newer(member: Member, snapshot: ConditionSnapshot) -> bool:
@@ -338,6 +363,7 @@ def _change(
         changed_at=record.at,
         session=record.session,
         received_at=record.received_at,
+        place=_place(record),
     )
     return member, after
 

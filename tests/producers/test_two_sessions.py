@@ -170,6 +170,7 @@ def test_two_sessions_that_heard_all_make_what_one_makes(
 @thorough
 @given(flips=flips, joins=moments, lag=lags, behind=lags, killed=moments, which=st.booleans())
 @example(flips=[(1.0, 0), (1.1, 0), (1.5, 0)], joins=1.2, lag=0.0, behind=0.0, killed=1.4, which=True)
+@example(flips=[(2.0, 0), (2.01, 0)], joins=1.98, lag=0.1, behind=0.0, killed=2.03, which=False)
 def test_killing_either_loses_nobody(
     flips: list[tuple[float, int]], joins: float, lag: float, behind: float, killed: float, which: bool
 ) -> None:

@@ -40,7 +40,14 @@ def heard(moment: datetime) -> datetime:
 
 
 def event(
-    action: Any, clock: str, *, code: str = "005930", session: str = "a", ordinal: int = 0, day: date = DAY
+    action: Any,
+    clock: str,
+    *,
+    code: str = "005930",
+    session: str = "a",
+    ordinal: int = 0,
+    day: date = DAY,
+    frame: int = 1,
 ) -> Any:
     moment = at(clock, day)
     return ConditionEvent(
@@ -54,8 +61,8 @@ def event(
         ordinal=ordinal,
         received_at=heard(moment),
         session=session,
-        frame=1,
-        entry=0,
+        frame=frame,
+        entry=1,
     )
 
 
@@ -175,6 +182,38 @@ CASES: dict[str, tuple[list[ConditionRecord], list[str], list[str]]] = {
         [HIT, event("exit", "08:59:59")],
         ["entered 005930 1 realtime", "exited 005930 1 realtime"],
         [],
+    ),
+    "what a session says after its own change is no repeat, although one that took the hit from its snapshot said it": (
+        [
+            snapshot(["005930"], "08:59:59", session="b"),
+            event("exit", "09:00:00", session="b"),
+            event("hit", "09:00:00", frame=1),
+            event("exit", "09:00:00", frame=2),
+        ],
+        [
+            "entered 005930 1 snapshot",
+            "exited 005930 1 realtime",
+            "entered 005930 2 realtime",
+            "exited 005930 2 realtime",
+        ],
+        [],
+    ),
+    "what a session said before its own change repeats": (
+        [
+            event("hit", "09:00:00", frame=1),
+            event("exit", "09:00:00", frame=2),
+            event("hit", "09:00:00", frame=3, ordinal=1),
+            event("hit", "09:00:00", frame=1),
+            event("exit", "09:00:00", frame=2),
+            event("hit", "09:00:00", frame=3, ordinal=1),
+        ],
+        ["entered 005930 1 realtime", "exited 005930 1 realtime", "entered 005930 2 realtime"],
+        ["repeat", "repeat", "repeat"],
+    ),
+    "what a session said before its own snapshot repeats": (
+        [HIT, snapshot([], "09:00:30"), HIT, snapshot([], "09:00:30")],
+        ["entered 005930 1 realtime", "exited 005930 1 snapshot"],
+        ["repeat", "repeat"],
     ),
     "a snapshot enters and exits": (
         [HIT, snapshot(["000660"], "09:00:30")],
