@@ -260,7 +260,8 @@ class Broadcaster:
         return self._stopped or len(self._clients) >= self._limits.clients
 
     def _join(self, client: Client) -> None:
-        """Bring a client up to date. Pending changes reach it twice, which replaces the same by the same."""
+        """Bring a client up to date. What is pending goes to the others first: the state that it is given holds it."""
+        self.flush()
         self._clients.add(client)
         _clients.set(len(self._clients))
         client.put(f"retry: {RETRY_MS}\n\n".encode())

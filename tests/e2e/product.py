@@ -223,11 +223,11 @@ class Live:
         self.transitions: dict[str, dict[str, Any]] = {}
         self.recommendations: dict[str, dict[str, Any]] = {}
         self.conditions: dict[str, dict[str, Any]] = {}
-        self.said_twice: list[str] = []
+        self.said_twice: list[tuple[str, str]] = []
         self.connections = 0
         self.since: datetime | None = None
         self._last = ""
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -260,7 +260,7 @@ class Live:
         if kind == "snapshot":
             self.since = datetime.fromisoformat(data["now"])
             # A snapshot begins anew: what an earlier hub had said already may come again after it.
-            self._told = {item["transition"]["id"] for item in data["feed"]}
+            self._told = {(item["transition"]["id"], item["name"]) for item in data["feed"]}
             for item in data["feed"]:
                 self.transitions[item["transition"]["id"]] = item["transition"]
             self.recommendations = {
@@ -271,9 +271,10 @@ class Live:
             for change in data["changes"]:
                 match change["change"]:
                     case "feed":
-                        if change["transition"]["id"] in self._told:
-                            self.said_twice.append(change["transition"]["id"])
-                        self._told.add(change["transition"]["id"])
+                        line = change["transition"]["id"], change["name"]  # it comes again when its stock's name does
+                        if line in self._told:
+                            self.said_twice.append(line)
+                        self._told.add(line)
                         self.transitions[change["transition"]["id"]] = change["transition"]
                     case "recommendation":
                         new = change["recommendation"]
