@@ -1,14 +1,14 @@
 """The stream worker: a thin Faust app around the lanes.
 
 Three agents: `condition-events` → transitions, `transitions` → recommendations, and `commands` → transitions, which
-only passes on. Two tables recover what the lanes remember. What is decided is `membership`'s and `recommend`'s
-business, how Faust is kept from committing too much is `transport`'s.
+only passes on. What is decided is `membership`'s and `recommend`'s business, where state is kept and who may write it
+`changelog`'s, how Faust is kept from committing too much `transport`'s.
 
 The one idea: **output → state → offset**. A batch of one partition is decided as a whole; its outputs are acknowledged
-by Kafka before its state is written to the changelog (to the partition of the source, whatever the key), and the
-state before the offset may be committed. Killed at any instant, a worker finds a state that is no newer than its
-outputs and an offset that is no newer than its state, decides the rest again and comes to the same records.
-Whatever can't be sent ends the worker: its supervisor starts it again from there.
+by Kafka before its state is written to the changelog, and the state before the offset may be committed. Killed at any
+instant (`checkpoint` names them), a worker leaves a state that is no newer than its outputs and an offset that is no
+newer than its state; whoever goes on from there decides the rest again and comes to the same records. Whatever can't
+be sent ends the worker: its supervisor starts it again from there.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from typing import Any, Final
 
 import faust
 import structlog
-from aiokafka import AIOKafkaClient
+from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge, Histogram
 
 from . import topics
+from .changelog import Replica, Writer
+from .checkpoint import Checkpoint, pass_by
 from .events import DeadLetter, HitstreamError, encode, identity
+from .holding import Holding
 from .lane import Decision, Lane, MembershipLane, Output, StandingLane, Unreadable, relay
 from .recommend import Policy
 from .settings import ConditionRule, RecommendSettings, StreamSettings
@@ -43,6 +46,10 @@ Ready = Callable[[str | None], None]
 CONNECT_TIMEOUT: Final = 12.0
 #: Real seconds between two looks at the deadlines.
 TICK: Final = 0.05
+#: Seconds in which state gathers before it is written: several batches cost one transaction.
+GATHER: Final = 0.05
+#: Seconds without a heartbeat after which a worker is taken for dead and its partitions are given to others.
+SESSION_TIMEOUT: Final = 6.0
 #: Seconds that the app gets to leave in order.
 STOP_TIMEOUT: Final = 4.0
 
@@ -50,6 +57,12 @@ RECORDS_IN = Counter("hitstream_stream_records", "Records read, by topic.", ["to
 RECORDS_OUT = Counter("hitstream_stream_outputs", "Records published and acknowledged, by topic.", ["topic"])
 IGNORED = Counter("hitstream_stream_ignored", "Records that changed nothing, by topic and reason.", ["topic", "reason"])
 DEAD = Counter("hitstream_stream_dead_letters", "Records that could not be read or applied, by topic.", ["topic"])
+#: Where the state of each topic's partitions is kept.
+CHANGELOGS: Final = {
+    topics.CONDITION_EVENTS.name: topics.MEMBERS_STATE,
+    topics.TRANSITIONS.name: topics.STANDINGS_STATE,
+}
+
 LANES = Gauge("hitstream_stream_lanes", "Partitions that this worker owns, by topic.", ["topic"])
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 LATENCY = Histogram(
@@ -68,9 +81,9 @@ def run_worker(
     stream: StreamSettings,
     now: Now,
     ready: Ready,
-    web_port: int = 0,
+    checkpoint: Checkpoint = pass_by,
 ) -> None:
-    """Run a worker until SIGTERM or SIGINT; arguments and errors as of `work`. It serves no web page."""
+    """Run a worker until SIGTERM or SIGINT; arguments and errors as of `work`."""
 
     async def main() -> None:
         task = asyncio.current_task()
@@ -85,6 +98,7 @@ def run_worker(
                 stream=stream,
                 now=now,
                 ready=ready,
+                checkpoint=checkpoint,
             )
 
     asyncio.run(main())
@@ -98,6 +112,7 @@ async def work(
     stream: StreamSettings,
     now: Now,
     ready: Ready,
+    checkpoint: Checkpoint = pass_by,
 ) -> None:
     """Work until cancelled.
 
@@ -107,7 +122,8 @@ async def work(
         recommend: when a stock is recommended.
         stream: group and folder of the worker.
         now: the product's clock.
-        ready: told None once tables are recovered and partitions assigned, and why not before and in between.
+        ready: told None once partitions are assigned and their state is there, and why not before and in between.
+        checkpoint: awaited between the steps of every batch.
 
     Raises:
         ConfigError: the scoring rule does not exist.
@@ -119,7 +135,7 @@ async def work(
     await check(bootstrap_servers)
     with contextlib.ExitStack() as stack:
         folder = stream.state_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="hitstream-streams-"))
-        await Worker(bootstrap_servers, policy, stream.app_id, folder, now, ready).run()
+        await Worker(bootstrap_servers, policy, stream.app_id, folder, now, ready, checkpoint).run()
 
 
 async def check(bootstrap_servers: str) -> None:
@@ -148,119 +164,145 @@ async def check(bootstrap_servers: str) -> None:
     missing = [topic.name for topic in topics.ALL if topic.name not in partitions]
     if missing:
         raise HitstreamError(f"Kafka at {bootstrap_servers} has no topic {', '.join(missing)}: run `hitstream topics`")
-    for source, state in (
-        (topics.CONDITION_EVENTS, topics.MEMBERS_STATE),
-        (topics.TRANSITIONS, topics.STANDINGS_STATE),
-    ):
-        if partitions[source.name] != partitions[state.name]:
+    for source, state in CHANGELOGS.items():
+        if partitions[source] != partitions[state.name]:
             raise HitstreamError(
-                f"{state.name} has {partitions[state.name]} partitions and {source.name} {partitions[source.name]}: "
+                f"{state.name} has {partitions[state.name]} partitions and {source} {partitions[source]}: "
                 "they must be the same, run `hitstream topics --check`"
             )
 
 
 class Worker:
-    """One worker: the Faust app, its lanes, and the task that announces deadlines."""
+    """One worker: the Faust app, what it holds, and the tasks that write state and announce deadlines."""
 
     def __init__(
-        self, bootstrap_servers: str, policy: Policy, app_id: str, folder: str, now: Now, ready: Ready
+        self,
+        bootstrap_servers: str,
+        policy: Policy,
+        app_id: str,
+        folder: str,
+        now: Now,
+        ready: Ready,
+        checkpoint: Checkpoint,
     ) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._app_id = app_id
         self._now = now
         self._ready = ready
         self._policy = policy
-        self._lanes: dict[Any, Lane] = {}
+        self._checkpoint = checkpoint
+        self._replica = Replica(bootstrap_servers, list(CHANGELOGS.values()))
+        self._holdings: dict[Any, Holding] = {}
+        self._generation = -1
+        self._unsettled = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Held while a batch is on its way: partitions are given up between batches, never within one.
         self._turn = {
             topic.name: asyncio.Lock() for topic in (topics.CONDITION_EVENTS, topics.TRANSITIONS, topics.COMMANDS)
         }
-        self._app = _make_app(bootstrap_servers, app_id, folder)
+        self._app = _make_app(bootstrap_servers, app_id, folder, checkpoint)
         self._app.on_partitions_revoked.connect(self._on_revoked)
-        self._tables = {
-            source.name: self._make_table(source, state)
-            for source, state in (
-                (topics.CONDITION_EVENTS, topics.MEMBERS_STATE),
-                (topics.TRANSITIONS, topics.STANDINGS_STATE),
-            )
-        }
+        self._app.on_rebalance_complete.connect(self._on_assigned)
         self._make_agent(topics.CONDITION_EVENTS, self._derive)
         self._make_agent(topics.TRANSITIONS, self._derive)
         self._make_agent(topics.COMMANDS, self._relay)
 
     async def run(self) -> None:
         """Start, work until cancelled or until something fails, stop."""
-        self._ready("recovering tables")
+        self._ready("reading the state")
         try:
             async with asyncio.TaskGroup() as group:
-                starting = group.create_task(self._app.start())
-                announcing = group.create_task(self._announce())
+                tasks = [
+                    group.create_task(work)
+                    for work in (
+                        self._replica.follow(),
+                        self._settle_gathered(),
+                        self._announce(),
+                        self._app.start(),
+                    )
+                ]
                 stopped = group.create_task(self._app.wait_until_stopped())
-                await asyncio.wait({self._failure, announcing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (starting, announcing, stopped):
+                await asyncio.wait({self._failure, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (*tasks, stopped):
                     task.cancel()
         finally:
             self._ready("stopping")
             # Not wait_for: a Faust that waits for its own agents does not hear that it is cancelled.
-            await asyncio.wait({asyncio.ensure_future(self._app.stop())}, timeout=STOP_TIMEOUT)
+            await asyncio.wait({asyncio.ensure_future(self._leave())}, timeout=STOP_TIMEOUT)
         if self._failure.done():
             self._failure.result()
         reason = self._app.crash_reason
         raise HitstreamError(f"the stream worker gave up: {reason or 'Faust stopped by itself'}") from reason
 
+    async def _leave(self) -> None:
+        """Write what is decided, so that nobody decides it again, and stop."""
+        if not self._failure.done():
+            await self._settle()
+        await self._app.stop()
+        await asyncio.gather(*(holding.give_up() for holding in self._holdings.values()))
+
     # --- partitions come and go -------------------------------------------------------------------------------------
 
-    def _make_table(self, source: topics.Topic, state: topics.Topic) -> Any:
-        changelog = self._app.topic(
-            state.name,
-            key_type=bytes,
-            value_type=bytes,
-            key_serializer="raw",
-            value_serializer="raw",
-            partitions=state.partitions,
-            acks=False,
-            allow_empty=True,
-        )
-
-        async def recovered() -> None:
-            await self._open_lanes(source)
-
-        return self._app.Table(
-            state.name,
-            key_type=bytes,
-            value_type=bytes,
-            partitions=state.partitions,
-            changelog_topic=changelog,
-            on_recover=recovered,
-        )
-
-    async def _open_lanes(self, source: topics.Topic) -> None:
-        """Make the lanes of the partitions that we own from the recovered table."""
-        consumer = self._app.consumer
-        owned = [tp for tp in consumer.assignment() if tp.topic == source.name]
-        ends = await consumer.highwaters(*owned) if owned else {}
-        items = list(self._tables[source.name].data.items())
-        async with self._turn[source.name]:
-            for tp in owned:
-                end = ends.get(tp) or 0
-                self._lanes[tp] = (
-                    MembershipLane(tp.partition, items, end)
-                    if source is topics.CONDITION_EVENTS
-                    else StandingLane(tp.partition, items, end, self._policy)
-                )
-        LANES.labels(source.name).set(len(owned))
-        log.info("partitions recovered", topic=source.name, partitions=sorted(tp.partition for tp in owned))
-        if {tp for tp in consumer.assignment() if tp.topic in self._tables} <= self._lanes.keys():
-            self._ready(None)
-
     async def _on_revoked(self, _app: Any, revoked: Iterable[Any], **_: Any) -> None:
-        """Finish the batches on their way and forget the lanes; what remains ours is recovered again."""
+        """Finish the batches on their way, write their state and commit: whoever comes next has nothing to repeat."""
         self._ready("partitions are being assigned")
         for turn in self._turn.values():
             async with turn:
                 pass
-        self._lanes.clear()
-        for topic in self._tables:
-            LANES.labels(topic).set(0)
+        try:
+            await self._settle()
+        except Exception as error:
+            self._fail(error)
+        await self._app.consumer.commit()
+
+    async def _on_assigned(self, *_: Any, **__: Any) -> None:
+        """Take over the partitions that are ours now, before any of their records comes.
+
+        What stays ours goes on as it is. It does only if nobody else can have held it in between: when no generation of
+        the group passed without us.
+        """
+        consumer, generation = self._app.consumer, self._app.consumer_generation_id
+        owned = {tp for tp in consumer.assignment() if tp.topic in CHANGELOGS}
+        staying = owned if generation == self._generation + 1 else set()
+        self._generation = generation
+        try:
+            for tp in self._holdings.keys() - staying:
+                await self._holdings.pop(tp).give_up()
+            kept = sorted(self._holdings)
+            ends = await consumer.highwaters(*owned) if owned else {}
+            async with asyncio.TaskGroup() as group:
+                for tp in owned - self._holdings.keys():
+                    group.create_task(self._take_over(tp, ends.get(tp) or 0))
+        except Exception as error:
+            self._fail(error)
+            return
+        consumer.kept = {tp: self._holdings[tp].ahead for tp in kept if self._holdings[tp].ahead is not None}
+        for tp in kept:
+            if (settled := self._holdings[tp].settled) is not None:
+                consumer.finish(tp, settled)
+        for name in CHANGELOGS:
+            LANES.labels(name).set(sum(tp.topic == name for tp in owned))
+        log.info("partitions taken over", kept=[_place(tp) for tp in kept], all=[_place(tp) for tp in sorted(owned)])
+        if generation == self._app.consumer_generation_id:
+            self._ready(None)
+
+    async def _take_over(self, tp: Any, end: int) -> None:
+        """Shut out whoever held the partition before, then make its lane from all that was written of it."""
+        changelog = TopicPartition(CHANGELOGS[tp.topic].name, tp.partition)
+        transactional_id = f"{self._app_id}-{changelog.topic}-{tp.partition}"
+        writer = Writer(self._bootstrap_servers, transactional_id, changelog, self._checkpoint)
+        try:
+            await writer.open()
+            items = (await self._replica.hold(changelog)).items()
+        except BaseException:
+            await writer.close()
+            raise
+        lane: Lane = (
+            MembershipLane(tp.partition, items, end)
+            if tp.topic == topics.CONDITION_EVENTS.name
+            else StandingLane(tp.partition, items, end, self._policy)
+        )
+        self._holdings[tp] = Holding(lane, writer, self._replica, changelog)
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -285,28 +327,24 @@ class Worker:
                         # Faust would acknowledge the batch and go on behind it.
                         await asyncio.Event().wait()
                     RECORDS_IN.labels(tp.topic).inc(len(batch))
-                    consumer.finish(tp, batch)
+                    consumer.pass_over(tp, batch[-1].offset + 1)
 
         self._app.agent(topic, name=source.name)(agent)
 
     async def _derive(self, tp: Any, batch: Sequence[Any]) -> None:
-        """Decide a batch of one partition; send its outputs, then its state."""
-        lane = self._lanes[tp]
+        """Decide a batch of one partition and send its outputs; its state is written behind it."""
+        holding = self._holdings[tp]
         outputs: list[Output] = []
         for record in batch:
-            decision = self._decide(lane, record)
+            decision = self._decide(holding.lane, record)
             outputs += decision.outputs
             for reason in decision.ignored:
                 IGNORED.labels(tp.topic, reason).inc()
+        await self._checkpoint("decided")
         await self._publish(outputs)
-        writes = lane.writes()
-        table = self._tables[tp.topic]
-        await self._send((table.changelog_topic_name, key, value, tp.partition) for key, value in writes)
-        for key, value in writes:
-            if value is None:
-                table.data.pop(key, None)
-            else:
-                table.data[key] = value
+        await self._checkpoint("outputs-acknowledged")
+        holding.add(holding.lane.writes(), batch[-1].offset + 1)
+        self._unsettled.set()
 
     def _decide(self, lane: Lane, record: Any) -> Decision:
         try:
@@ -343,6 +381,32 @@ class Worker:
             except Unreadable as error:
                 outputs += self._bury(record, str(error)).outputs
         await self._publish(outputs)
+        self._app.consumer.finish(tp, batch[-1].offset + 1)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    async def _settle_gathered(self) -> None:
+        """Write state as it comes, a little later: what gathers meanwhile is written together."""
+        while not self._failure.done():
+            await self._unsettled.wait()
+            await asyncio.sleep(GATHER)
+            self._unsettled.clear()
+            try:
+                await self._settle()
+            except Exception as error:
+                self._fail(error)
+
+    async def _settle(self) -> None:
+        """Write the state of everything whose outputs Kafka has; its offsets may be committed then."""
+
+        async def settle(tp: Any, holding: Holding) -> None:
+            if (settled := await holding.settle()) is not None:
+                self._app.consumer.finish(tp, settled)
+
+        async with asyncio.TaskGroup() as group:
+            for tp, holding in self._holdings.items():
+                if holding.ahead != holding.settled:
+                    group.create_task(settle(tp, holding))
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
@@ -351,8 +415,8 @@ class Worker:
         while not self._failure.done():
             await asyncio.sleep(TICK)
             now = self._now()
-            for tp, lane in list(self._lanes.items()):
-                if outputs := lane.overdue(now):
+            for tp, holding in list(self._holdings.items()):
+                if outputs := holding.lane.overdue(now):
                     try:
                         await self._publish(outputs, partition=tp.partition)
                     except KafkaError as error:
@@ -370,14 +434,16 @@ class Worker:
 
     async def _send(self, records: Iterable[tuple[str, bytes, bytes | None, int | None]]) -> None:
         """Send in this order and return when Kafka has acknowledged all."""
-        producer = self._app.producer
-        pending = [
-            await producer.send(topic, key, value, partition, None, None) for topic, key, value, partition in records
-        ]
+        producer, pending = self._app.producer, []
+        for topic, key, value, partition in records:
+            pending.append(await producer.send(topic, key, value, partition, None, None))
+            await self._checkpoint("output-sent")
         if pending:
             await asyncio.gather(*pending)
 
     def _fail(self, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
         log.error("the worker gives up", error=repr(error))
         if not self._failure.done():
             failure = HitstreamError(f"the stream worker gave up: {error!r}")
@@ -385,7 +451,11 @@ class Worker:
             self._failure.set_exception(failure)
 
 
-def _make_app(bootstrap_servers: str, app_id: str, folder: str) -> Any:
+def _place(tp: Any) -> str:
+    return f"{tp.topic.removeprefix(topics.PREFIX)}[{tp.partition}]"
+
+
+def _make_app(bootstrap_servers: str, app_id: str, folder: str, checkpoint: Checkpoint) -> Any:
     """A Faust app that declares no topic, serves no web page and keeps nothing on disk."""
     app = faust.App(
         app_id,
@@ -397,8 +467,9 @@ def _make_app(bootstrap_servers: str, app_id: str, folder: str) -> Any:
         web_in_thread=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        table_standby_replicas=0,
-        broker_session_timeout=6.0,
+        # There are no tables to stand by: this chooses Faust's assignor, which keeps partitions where they are.
+        table_standby_replicas=1,
+        broker_session_timeout=SESSION_TIMEOUT,
         broker_heartbeat_interval=1.5,
         broker_rebalance_timeout=10.0,
         broker_request_timeout=30.0,
@@ -415,5 +486,6 @@ def _make_app(bootstrap_servers: str, app_id: str, folder: str) -> Any:
         consumer_auto_offset_reset="earliest",
     )
     app.transport = Transport(app.conf.broker_consumer, app, loop=app.loop)
+    app.transport.checkpoint = checkpoint
     app.producer_transport = Transport(app.conf.broker_producer, app, loop=app.loop)
     return app
