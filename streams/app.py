@@ -251,9 +251,9 @@ class Worker:
                 pass
         try:
             await self._settle()
+            await self._app.consumer.commit()
         except Exception as error:
             self._fail(error)
-        await self._app.consumer.commit()
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
         """Take over the partitions that are ours now, before any of their records comes.
@@ -340,9 +340,9 @@ class Worker:
             outputs += decision.outputs
             for reason in decision.ignored:
                 IGNORED.labels(tp.topic, reason).inc()
-        await self._checkpoint("decided")
-        await self._publish(outputs)
-        await self._checkpoint("outputs-acknowledged")
+        await self._checkpoint("decided", tp.topic)
+        await self._publish(tp.topic, outputs)
+        await self._checkpoint("outputs-acknowledged", tp.topic)
         holding.add(holding.lane.writes(), batch[-1].offset + 1)
         self._unsettled.set()
 
@@ -380,7 +380,7 @@ class Worker:
                 outputs.append(relay(record.value))
             except Unreadable as error:
                 outputs += self._bury(record, str(error)).outputs
-        await self._publish(outputs)
+        await self._publish(tp.topic, outputs)
         self._app.consumer.finish(tp, batch[-1].offset + 1)
 
     # --- state ------------------------------------------------------------------------------------------------------
@@ -400,7 +400,8 @@ class Worker:
         """Write the state of everything whose outputs Kafka has; its offsets may be committed then."""
 
         async def settle(tp: Any, holding: Holding) -> None:
-            if (settled := await holding.settle()) is not None:
+            settled = await holding.settle()
+            if settled is not None and self._holdings.get(tp) is holding:
                 self._app.consumer.finish(tp, settled)
 
         async with asyncio.TaskGroup() as group:
@@ -418,35 +419,33 @@ class Worker:
             for tp, holding in list(self._holdings.items()):
                 if outputs := holding.lane.overdue(now):
                     try:
-                        await self._publish(outputs, partition=tp.partition)
+                        await self._publish(tp.topic, outputs, tp.partition)
                     except KafkaError as error:
                         self._fail(error)
 
     # --- Kafka ------------------------------------------------------------------------------------------------------
 
-    async def _publish(self, outputs: Sequence[Output], partition: int | None = None) -> None:
-        await self._send((output.topic, output.key, encode(output.record), partition) for output in outputs)
+    async def _publish(self, source: str, outputs: Sequence[Output], partition: int | None = None) -> None:
+        """Publish what a topic led to, in this order; all of it is acknowledged then."""
+        producer, pending = self._app.producer, []
+        for output in outputs:
+            value = encode(output.record)
+            pending.append(await producer.send(output.topic, output.key, value, partition, None, None))
+            await self._checkpoint("output-sent", source)
+        await asyncio.gather(*pending)
         now = self._now()
         for output in outputs:
             RECORDS_OUT.labels(output.topic).inc()
             if output.heard_at is not None:
                 LATENCY.labels(output.topic).observe(max(0.0, (now - output.heard_at).total_seconds()))
 
-    async def _send(self, records: Iterable[tuple[str, bytes, bytes | None, int | None]]) -> None:
-        """Send in this order and return when Kafka has acknowledged all."""
-        producer, pending = self._app.producer, []
-        for topic, key, value, partition in records:
-            pending.append(await producer.send(topic, key, value, partition, None, None))
-            await self._checkpoint("output-sent")
-        if pending:
-            await asyncio.gather(*pending)
-
     def _fail(self, error: BaseException) -> None:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         log.error("the worker gives up", error=repr(error))
         if not self._failure.done():
-            failure = HitstreamError(f"the stream worker gave up: {error!r}")
+            reason = str(error) if isinstance(error, HitstreamError) else repr(error)
+            failure = HitstreamError(f"the stream worker gave up: {reason}")
             failure.__cause__ = error
             self._failure.set_exception(failure)
 

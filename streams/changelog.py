@@ -159,13 +159,13 @@ class Writer:
                 pending = []
                 for key, value in values.items():
                     pending.append(await producer.send(topic, value, key=key, partition=partition))
-                    await self._checkpoint("value-sent")
+                    await self._checkpoint("value-sent", topic)
                 written = await asyncio.gather(*pending)
-                await self._checkpoint("values-acknowledged")
+                await self._checkpoint("values-acknowledged", topic)
                 await producer.commit_transaction()
         except ProducerFenced as error:
             raise Fenced(f"another worker has taken over {topic}[{partition}]") from error
-        await self._checkpoint("state-written")
+        await self._checkpoint("state-written", topic)
         return int(written[-1].offset) + 1
 
     async def close(self) -> None:

@@ -19,9 +19,10 @@ Point = Literal[
     "state-written",  # the transaction is committed
     "offset-committed",
 ]
-#: Told where the worker is. It may wait there, and whatever it raises ends the worker.
-Checkpoint = Callable[[Point], Awaitable[None]]
+#: Told at which point of which topic the worker is: the one whose records it works on, for values their changelog. It
+#: may wait there, and whatever it raises ends the worker.
+Checkpoint = Callable[[Point, str], Awaitable[None]]
 
 
-async def pass_by(_: Point) -> None:
+async def pass_by(_point: Point, _topic: str) -> None:
     """Nobody waits at any point."""

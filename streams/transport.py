@@ -141,7 +141,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def _commit(self, offsets: Mapping[Any, int]) -> bool:
         committed = bool(await super()._commit(offsets))
-        await self.transport.checkpoint("offset-committed")
+        for topic in {tp.topic for tp in offsets}:
+            await self.transport.checkpoint("offset-committed", topic)
         return committed
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterable[Any]:
