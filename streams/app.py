@@ -135,7 +135,7 @@ async def work(
     await check(bootstrap_servers)
     with contextlib.ExitStack() as stack:
         folder = stream.state_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="hitstream-streams-"))
-        await Worker(bootstrap_servers, policy, stream.app_id, folder, now, ready, checkpoint).run()
+        await Worker(bootstrap_servers, policy, stream, folder, now, ready, checkpoint).run()
 
 
 async def check(bootstrap_servers: str) -> None:
@@ -179,14 +179,14 @@ class Worker:
         self,
         bootstrap_servers: str,
         policy: Policy,
-        app_id: str,
+        stream: StreamSettings,
         folder: str,
         now: Now,
         ready: Ready,
         checkpoint: Checkpoint,
     ) -> None:
         self._bootstrap_servers = bootstrap_servers
-        self._app_id = app_id
+        self._app_id = stream.app_id
         self._now = now
         self._ready = ready
         self._policy = policy
@@ -200,7 +200,7 @@ class Worker:
         self._turn = {
             topic.name: asyncio.Lock() for topic in (topics.CONDITION_EVENTS, topics.TRANSITIONS, topics.COMMANDS)
         }
-        self._app = _make_app(bootstrap_servers, app_id, folder, checkpoint)
+        self._app = _make_app(bootstrap_servers, stream, folder, checkpoint)
         self._app.on_partitions_revoked.connect(self._on_revoked)
         self._app.on_rebalance_complete.connect(self._on_assigned)
         self._make_agent(topics.CONDITION_EVENTS, self._derive)
@@ -454,10 +454,10 @@ def _place(tp: Any) -> str:
     return f"{tp.topic.removeprefix(topics.PREFIX)}[{tp.partition}]"
 
 
-def _make_app(bootstrap_servers: str, app_id: str, folder: str, checkpoint: Checkpoint) -> Any:
+def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, checkpoint: Checkpoint) -> Any:
     """A Faust app that declares no topic, serves no web page and keeps nothing on disk."""
     app = faust.App(
-        app_id,
+        stream.app_id,
         broker=[f"kafka://{address.strip()}" for address in bootstrap_servers.split(",")],
         datadir=folder,
         store="memory://",
@@ -470,6 +470,7 @@ def _make_app(bootstrap_servers: str, app_id: str, folder: str, checkpoint: Chec
         table_standby_replicas=1,
         broker_session_timeout=SESSION_TIMEOUT,
         broker_heartbeat_interval=1.5,
+        consumer_group_instance_id=stream.instance or None,
         broker_rebalance_timeout=10.0,
         broker_request_timeout=30.0,
         broker_commit_interval=1.0,

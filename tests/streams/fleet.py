@@ -69,7 +69,7 @@ app.run_worker(
     bootstrap_servers=task["kafka"],
     conditions=[ConditionRule(**c) for c in task["conditions"]],
     recommend=RecommendSettings(**task["recommend"]),
-    stream=StreamSettings(),
+    stream=StreamSettings(instance=task["instance"]),
     now=lambda: start + (datetime.now(UTC) - anchor) * task["speed"],
     ready=lambda reason: print("READY" if reason is None else reason, flush=True),
     checkpoint=checkpoint,
@@ -102,6 +102,7 @@ class WorkerProcess:
     Args:
         stops: points at which it sends itself a signal, one after the other; the outputs that it had handed over are
             in Kafka then.
+        instance: its name in the group, see `StreamSettings`.
         fenced: False takes the fence away: others can open the changelog beside it.
     """
 
@@ -112,6 +113,7 @@ class WorkerProcess:
         *,
         stops: Sequence[Stop] = (),
         fenced: bool = True,
+        instance: str = "",
     ) -> None:
         task = {
             "kafka": kafka,
@@ -121,6 +123,7 @@ class WorkerProcess:
             "recommend": RECOMMEND.model_dump(),
             "stops": stops,
             "fenced": fenced,
+            "instance": instance,
         }
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 – it lives as long as the process
         self.process = subprocess.Popen(

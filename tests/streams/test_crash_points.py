@@ -54,18 +54,18 @@ async def test_killed_at_any_point(fresh_kafka: str) -> None:
     clock, again = Market(speed=0), 0
     await publish(fresh_kafka, [hit(f"00{n:04}", n) for n in range(EXITS)])
     with fleet(fresh_kafka) as workers:
-        worker = workers.start(clock)
+        worker = workers.start(clock, instance="one")
         await eventually(lambda: caught_up(fresh_kafka))
         assert worker.end(signal.SIGTERM) == 0
         for number, crash in enumerate(CRASHES, 1):
             records = step(number)
             await publish(fresh_kafka, records)
             nth = crash.nth + again if crash.point == "output-sent" else crash.nth
-            worker = workers.start(clock, stops=[Stop(crash.point, crash.topic, nth)])
+            worker = workers.start(clock, instance="one", stops=[Stop(crash.point, crash.topic, nth)])
             assert await worker.ended() == -signal.SIGKILL
             assert await left(fresh_kafka, records) == crash[3:], crash
             again = 0 if crash.state else again + ALL
-        worker = workers.start(clock)
+        worker = workers.start(clock, instance="one")
         await worker.ready()
         await eventually(lambda: caught_up(fresh_kafka))
         assert worker.end(signal.SIGTERM) == 0
