@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -71,37 +70,6 @@ LATENCY = Histogram(
     ["topic"],
     buckets=_BUCKETS,
 )
-
-
-def run_worker(
-    *,
-    bootstrap_servers: str,
-    conditions: Sequence[ConditionRule],
-    recommend: RecommendSettings,
-    stream: StreamSettings,
-    now: Now,
-    ready: Ready,
-    checkpoint: Checkpoint = pass_by,
-) -> None:
-    """Run a worker until SIGTERM or SIGINT; arguments and errors as of `work`."""
-
-    async def main() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work(
-                bootstrap_servers=bootstrap_servers,
-                conditions=conditions,
-                recommend=recommend,
-                stream=stream,
-                now=now,
-                ready=ready,
-                checkpoint=checkpoint,
-            )
-
-    asyncio.run(main())
 
 
 async def work(
@@ -237,7 +205,10 @@ class Worker:
     async def _leave(self) -> None:
         """Write what is decided, so that nobody decides it again, and stop."""
         if not self._failure.done():
-            await self._settle()
+            try:
+                await self._settle()
+            except Exception as error:
+                self._fail(error)
         await self._app.stop()
         await asyncio.gather(*(holding.give_up() for holding in self._holdings.values()))
 
@@ -392,7 +363,8 @@ class Worker:
             await asyncio.sleep(GATHER)
             self._unsettled.clear()
             try:
-                await self._settle()
+                # Who leaves waits for it (`_leave`) instead of leaving half a transaction behind.
+                await asyncio.shield(self._settle())
             except Exception as error:
                 self._fail(error)
 
@@ -469,7 +441,7 @@ def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, check
         # There are no tables to stand by: this chooses Faust's assignor, which keeps partitions where they are.
         table_standby_replicas=1,
         broker_session_timeout=SESSION_TIMEOUT,
-        broker_heartbeat_interval=1.5,
+        broker_heartbeat_interval=0.5,
         consumer_group_instance_id=stream.instance or None,
         broker_rebalance_timeout=10.0,
         broker_request_timeout=30.0,

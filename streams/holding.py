@@ -43,7 +43,13 @@ class Holding:
             pending, self._pending = self._pending, {}
             ahead = self.ahead
             if pending:
-                self._replica.keep(self._changelog, pending, await self._writer.write(pending))
+                try:
+                    position = await self._writer.write(pending)
+                except BaseException:
+                    # It is still to be written: nothing after it may be taken for settled.
+                    self._pending = pending | self._pending
+                    raise
+                self._replica.keep(self._changelog, pending, position)
             self.settled = ahead
         return ahead
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from streams.checkpoint import Point
 from streams.events import KST, ConditionEvent, ConditionSnapshot, condition_key, encode, event_id
 from streams.lane import MembershipLane, StandingLane
 from streams.recommend import Policy
-from streams.settings import ConditionRule, RecommendSettings
+from streams.settings import ConditionRule, RecommendSettings, StreamSettings
 
 CONDITIONS = (
     ConditionRule(name="신고가 돌파", cooldown=20),
@@ -37,9 +36,13 @@ START = datetime(2026, 3, 2, 9, tzinfo=KST)
 SPEED = 60.0
 CODES = [f"{n:06d}" for n in range(100, 140)]
 
+GROUP = StreamSettings().app_id
+
 _WORKER = """
 import asyncio, json, os, signal, sys
 from datetime import UTC, datetime
+from deploy import roles
+from deploy.settings import load
 from streams import app, changelog
 from streams.settings import ConditionRule, RecommendSettings, StreamSettings
 
@@ -65,15 +68,23 @@ app._make_app = make_app
 if not task["fenced"]:
     open_writer = changelog.Writer.__init__
     changelog.Writer.__init__ = lambda self, kafka, id, *rest: open_writer(self, kafka, f"{id}-{os.getpid()}", *rest)
-app.run_worker(
-    bootstrap_servers=task["kafka"],
-    conditions=[ConditionRule(**c) for c in task["conditions"]],
-    recommend=RecommendSettings(**task["recommend"]),
-    stream=StreamSettings(instance=task["instance"]),
-    now=lambda: start + (datetime.now(UTC) - anchor) * task["speed"],
-    ready=lambda reason: print("READY" if reason is None else reason, flush=True),
-    checkpoint=checkpoint,
-)
+
+def work(ready):
+    def tell(reason):
+        print("ready:", reason, flush=True)
+        ready(reason)
+
+    return app.work(
+        bootstrap_servers=task["kafka"],
+        conditions=[ConditionRule(**c) for c in task["conditions"]],
+        recommend=RecommendSettings(**task["recommend"]),
+        stream=StreamSettings(**task["stream"]),
+        now=lambda: start + (datetime.now(UTC) - anchor) * task["speed"],
+        ready=tell,
+        checkpoint=checkpoint,
+    )
+
+sys.exit(roles.run("stream", load(), work))
 """
 
 
@@ -102,7 +113,7 @@ class WorkerProcess:
     Args:
         stops: points at which it sends itself a signal, one after the other; the outputs that it had handed over are
             in Kafka then.
-        instance: its name in the group, see `StreamSettings`.
+        group, instance: its group and its name in it, see `StreamSettings`.
         fenced: False takes the fence away: others can open the changelog beside it.
     """
 
@@ -113,6 +124,7 @@ class WorkerProcess:
         *,
         stops: Sequence[Stop] = (),
         fenced: bool = True,
+        group: str = GROUP,
         instance: str = "",
     ) -> None:
         task = {
@@ -123,11 +135,11 @@ class WorkerProcess:
             "recommend": RECOMMEND.model_dump(),
             "stops": stops,
             "fenced": fenced,
-            "instance": instance,
+            "stream": {"app_id": group, "instance": instance},
         }
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 – it lives as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _WORKER, json.dumps(task)], stdout=self._said, env=os.environ
+            [sys.executable, "-c", _WORKER, json.dumps(task)], stdout=self._said, stderr=self._said
         )
 
     def end(self, number: signal.Signals) -> int:
@@ -139,16 +151,20 @@ class WorkerProcess:
         self._said.close()
 
     def said(self) -> list[str]:
-        """Its words on its readiness so far."""
+        """What it has said so far."""
         self._said.seek(0)
         return self._said.read().splitlines()
+
+    def readiness(self) -> str:
+        """Its last word on its readiness; `None` if it is ready."""
+        return ["nothing", *(line.partition(" ")[2] for line in self.said() if line.startswith("ready:"))][-1]
 
     async def ready(self) -> None:
         """Wait until it holds its partitions."""
 
         async def is_ready() -> bool:
             assert self.process.poll() is None
-            return self.said()[-1:] == ["READY"]
+            return self.readiness() == "None"
 
         await eventually(is_ready)
 
@@ -226,11 +242,11 @@ async def read(kafka: str, topic: topics.Topic, isolation_level: str = "read_unc
         await consumer.stop()
 
 
-async def committed(kafka: str) -> dict[tuple[str, int], int]:
+async def committed(kafka: str, group: str = GROUP) -> dict[tuple[str, int], int]:
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     try:
-        offsets = await admin.list_consumer_group_offsets("hitstream-streams")
+        offsets = await admin.list_consumer_group_offsets(group)
         return {(tp.topic, tp.partition): o.offset for tp, o in offsets.items()}
     except GroupCoordinatorNotAvailableError:
         return {}  # no group has ever been here
@@ -246,9 +262,9 @@ async def eventually(condition: Callable[[], Any], within: float = 40.0) -> Any:
         return result
 
 
-async def caught_up(kafka: str) -> bool:
+async def caught_up(kafka: str, group: str = GROUP) -> bool:
     """Whether the group has committed all that is on its topics."""
-    done = await committed(kafka)
+    done = await committed(kafka, group)
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
     await consumer.start()
     try:
