@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -100,14 +100,14 @@ async def work(
     """
     policy = Policy.of(conditions, recommend)
     ready("waiting for Kafka")
-    await check(bootstrap_servers)
+    partitions = await check(bootstrap_servers)
     with contextlib.ExitStack() as stack:
         folder = stream.state_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="hitstream-streams-"))
-        await Worker(bootstrap_servers, policy, stream, folder, now, ready, checkpoint).run()
+        await Worker(bootstrap_servers, partitions, policy, stream, folder, now, ready, checkpoint).run()
 
 
-async def check(bootstrap_servers: str) -> None:
-    """Make sure that Kafka answers and has every topic.
+async def check(bootstrap_servers: str) -> dict[str, int]:
+    """Make sure that Kafka answers and has every topic; returns how many partitions each has.
 
     Raises:
         HitstreamError: it does not answer within `CONNECT_TIMEOUT`, or topics are missing or partitioned differently.
@@ -133,11 +133,13 @@ async def check(bootstrap_servers: str) -> None:
     if missing:
         raise HitstreamError(f"Kafka at {bootstrap_servers} has no topic {', '.join(missing)}: run `hitstream topics`")
     for source, state in CHANGELOGS.items():
-        if partitions[source] != partitions[state.name]:
+        there, here = partitions[state.name], partitions[source]
+        if there != here:
             raise HitstreamError(
-                f"{state.name} has {partitions[state.name]} partitions and {source} {partitions[source]}: "
-                "they must be the same, run `hitstream topics --check`"
+                f"{state.name} has {there} partitions and {source} {here}: they must be the same, run "
+                f"`hitstream topics --partitions {max(there, here)}`"
             )
+    return partitions
 
 
 class Worker:
@@ -146,6 +148,7 @@ class Worker:
     def __init__(
         self,
         bootstrap_servers: str,
+        partitions: Mapping[str, int],
         policy: Policy,
         stream: StreamSettings,
         folder: str,
@@ -159,7 +162,11 @@ class Worker:
         self._ready = ready
         self._policy = policy
         self._checkpoint = checkpoint
-        self._replica = Replica(bootstrap_servers, list(CHANGELOGS.values()))
+        self._partitions = partitions
+        self._replica = Replica(
+            bootstrap_servers,
+            [TopicPartition(log.name, n) for log in CHANGELOGS.values() for n in range(partitions[log.name])],
+        )
         self._holdings: dict[Any, Holding] = {}
         self._generation = -1
         self._unsettled = asyncio.Event()
@@ -260,8 +267,7 @@ class Worker:
     async def _take_over(self, tp: Any, end: int) -> None:
         """Shut out whoever held the partition before, then make its lane from all that was written of it."""
         changelog = TopicPartition(CHANGELOGS[tp.topic].name, tp.partition)
-        transactional_id = f"{self._app_id}-{changelog.topic}-{tp.partition}"
-        writer = Writer(self._bootstrap_servers, transactional_id, changelog, self._checkpoint)
+        writer = Writer(self._bootstrap_servers, self._app_id, changelog, self._checkpoint)
         try:
             await writer.open()
             items = (await self._replica.hold(changelog)).items()
@@ -279,7 +285,11 @@ class Worker:
 
     def _make_agent(self, source: topics.Topic, process: Callable[[Any, Sequence[Any]], Awaitable[None]]) -> None:
         topic = self._app.topic(
-            source.name, key_serializer="raw", value_serializer="raw", partitions=source.partitions, allow_empty=True
+            source.name,
+            key_serializer="raw",
+            value_serializer="raw",
+            partitions=self._partitions[source.name],
+            allow_empty=True,
         )
         turn = self._turn[source.name]
 

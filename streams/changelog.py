@@ -20,7 +20,6 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from . import topics
 from .checkpoint import Checkpoint
 from .events import HitstreamError
 
@@ -42,9 +41,9 @@ class Replica:
     A partition that this worker holds itself is not followed: `keep` says what it has written there.
     """
 
-    def __init__(self, bootstrap_servers: str, changelogs: Sequence[topics.Topic]) -> None:
+    def __init__(self, bootstrap_servers: str, partitions: Sequence[TopicPartition]) -> None:
         self._bootstrap_servers = bootstrap_servers
-        self._partitions = [TopicPartition(log.name, n) for log in changelogs for n in range(log.partitions)]
+        self._partitions = partitions
         self._values: dict[TopicPartition, dict[bytes, bytes]] = {tp: {} for tp in self._partitions}
         self._reached: dict[TopicPartition, int] = {}
         # Where each partition that is held will be followed from again.
@@ -127,14 +126,12 @@ class Replica:
 class Writer:
     """Writes the state of one partition, for as long as no other worker opens it."""
 
-    def __init__(
-        self, bootstrap_servers: str, transactional_id: str, tp: TopicPartition, checkpoint: Checkpoint
-    ) -> None:
+    def __init__(self, bootstrap_servers: str, app_id: str, tp: TopicPartition, checkpoint: Checkpoint) -> None:
         self._tp = tp
         self._checkpoint = checkpoint
         self._producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap_servers,
-            transactional_id=transactional_id,
+            transactional_id=f"{app_id}-{tp.topic}-{tp.partition}",
             transaction_timeout_ms=int(TIMEOUT * 1000),
             max_batch_size=128 * 1024,
             request_timeout_ms=int(TIMEOUT * 1000),

@@ -67,7 +67,7 @@ async def checkpoint(point, topic):
 app._make_app = make_app
 if not task["fenced"]:
     open_writer = changelog.Writer.__init__
-    changelog.Writer.__init__ = lambda self, kafka, id, *rest: open_writer(self, kafka, f"{id}-{os.getpid()}", *rest)
+    changelog.Writer.__init__ = lambda self, kafka, app, *rest: open_writer(self, kafka, f"{app}-{os.getpid()}", *rest)
 
 def work(ready):
     def tell(reason):
@@ -243,13 +243,20 @@ async def read(kafka: str, topic: topics.Topic, isolation_level: str = "read_unc
 
 
 async def committed(kafka: str, group: str = GROUP) -> dict[tuple[str, int], int]:
+    async with administering(kafka) as admin:
+        try:
+            offsets = await admin.list_consumer_group_offsets(group)
+        except GroupCoordinatorNotAvailableError:
+            return {}  # no group has ever been here
+    return {(tp.topic, tp.partition): o.offset for tp, o in offsets.items()}
+
+
+@asynccontextmanager
+async def administering(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     try:
-        offsets = await admin.list_consumer_group_offsets(group)
-        return {(tp.topic, tp.partition): o.offset for tp, o in offsets.items()}
-    except GroupCoordinatorNotAvailableError:
-        return {}  # no group has ever been here
+        yield admin
     finally:
         await admin.close()
 
@@ -265,14 +272,17 @@ async def eventually(condition: Callable[[], Any], within: float = 40.0) -> Any:
 async def caught_up(kafka: str, group: str = GROUP) -> bool:
     """Whether the group has committed all that is on its topics."""
     done = await committed(kafka, group)
+    sources = {topics.CONDITION_EVENTS.name, topics.TRANSITIONS.name, topics.COMMANDS.name}
+    async with administering(kafka) as admin:
+        partitions = [
+            TopicPartition(topic["topic"], place["partition"])
+            for topic in await admin.describe_topics()
+            if topic["topic"] in sources
+            for place in topic["partitions"]
+        ]
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
     await consumer.start()
     try:
-        partitions = [
-            TopicPartition(t.name, n)
-            for t in (topics.CONDITION_EVENTS, topics.TRANSITIONS, topics.COMMANDS)
-            for n in range(t.partitions)
-        ]
         ends = await consumer.end_offsets(partitions)
         return all(done.get((tp.topic, tp.partition), 0) >= ends[tp] for tp in partitions)
     finally:
