@@ -49,6 +49,8 @@ TICK: Final = 0.05
 GATHER: Final = 0.05
 #: Seconds without a heartbeat after which a worker is taken for dead and its partitions are given to others.
 SESSION_TIMEOUT: Final = 6.0
+#: Seconds that Kafka gets to acknowledge what is written.
+SEND_TIMEOUT: Final = 30.0
 #: Seconds that the app gets to leave in order.
 STOP_TIMEOUT: Final = 4.0
 
@@ -464,7 +466,7 @@ def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, check
         producer_linger=0,
         producer_max_batch_size=128 * 1024,
         producer_max_request_size=int(topics.DEAD_LETTERS.settings["max.message.bytes"]),
-        producer_request_timeout=30.0,
+        producer_request_timeout=SEND_TIMEOUT,
         consumer_auto_offset_reset="earliest",
     )
     app.transport = Transport(app.conf.broker_consumer, app, loop=app.loop)

@@ -65,6 +65,7 @@ async def checkpoint(point, topic):
         os.kill(os.getpid(), number)
 
 app._make_app = make_app
+app.SEND_TIMEOUT = changelog.TIMEOUT = task["patience"]
 if not task["fenced"]:
     open_writer = changelog.Writer.__init__
     changelog.Writer.__init__ = lambda self, kafka, app, *rest: open_writer(self, kafka, f"{app}-{os.getpid()}", *rest)
@@ -107,40 +108,45 @@ class Stop(NamedTuple):
     number: signal.Signals = signal.SIGKILL
 
 
-class WorkerProcess:
-    """A worker in a process of its own, to be killed.
+def task(
+    kafka: str,
+    clock: Market,
+    *,
+    stops: Sequence[Stop] = (),
+    group: str = GROUP,
+    instance: str = "",
+    patience: float = 30.0,
+    fenced: bool = True,
+) -> list[str]:
+    """The command line of a worker.
 
     Args:
         stops: points at which it sends itself a signal, one after the other; the outputs that it had handed over are
             in Kafka then.
         group, instance: its group and its name in it, see `StreamSettings`.
+        patience: seconds that Kafka gets to take a write.
         fenced: False takes the fence away: others can open the changelog beside it.
     """
+    words = {
+        "kafka": kafka,
+        "clock": [clock.anchor.isoformat(), clock.start.isoformat()],
+        "speed": clock.speed,
+        "conditions": [c.model_dump() for c in CONDITIONS],
+        "recommend": RECOMMEND.model_dump(),
+        "stops": stops,
+        "stream": {"app_id": group, "instance": instance},
+        "patience": patience,
+        "fenced": fenced,
+    }
+    return [sys.executable, "-c", _WORKER, json.dumps(words)]
 
-    def __init__(
-        self,
-        kafka: str,
-        clock: Market,
-        *,
-        stops: Sequence[Stop] = (),
-        fenced: bool = True,
-        group: str = GROUP,
-        instance: str = "",
-    ) -> None:
-        task = {
-            "kafka": kafka,
-            "clock": [clock.anchor.isoformat(), clock.start.isoformat()],
-            "speed": clock.speed,
-            "conditions": [c.model_dump() for c in CONDITIONS],
-            "recommend": RECOMMEND.model_dump(),
-            "stops": stops,
-            "fenced": fenced,
-            "stream": {"app_id": group, "instance": instance},
-        }
+
+class WorkerProcess:
+    """A worker in a process of its own, to be killed; arguments as of `task`."""
+
+    def __init__(self, kafka: str, clock: Market, **options: Any) -> None:
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 – it lives as long as the process
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _WORKER, json.dumps(task)], stdout=self._said, stderr=self._said
-        )
+        self.process = subprocess.Popen(task(kafka, clock, **options), stdout=self._said, stderr=self._said)
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
