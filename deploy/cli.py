@@ -270,23 +270,35 @@ def local_kiwoom(
 
 
 @app.command
-def topics(*, check: bool = False, as_json: Json = False, common: Common = _COMMON) -> int:
+def topics(
+    *, check: bool = False, partitions: int | None = None, as_json: Json = False, common: Common = _COMMON
+) -> int:
     """Create the topics, and verify those that are there.
 
     Parameters
     ----------
     check
         Change nothing; exit code 1 if something is missing or differs.
+    partitions
+        Give every topic that is spread over partitions so many, and move the state of the stream workers along. Stop
+        the producers, let the workers take everything, stop them, then call this (docs/operations.md).
     """
     import msgspec
 
-    bootstrap = _bootstrap(load(common.config))
+    settings = load(common.config)
+    bootstrap = _bootstrap(settings)
     from rich.console import Console
     from rich.table import Table
 
     from .topics import ensure
 
     logs.configure(LogSettings(), least="error")
+    if partitions is not None:
+        from streams.repartition import grow
+
+        moved = asyncio.run(grow(bootstrap, settings.stream.app_id, partitions))
+        if not as_json:
+            _say(f"Topics have {partitions} partitions; {moved} values of the state moved with their keys.")
     report = asyncio.run(ensure(bootstrap, check=check))
     if as_json:
         _say(msgspec.json.encode(report).decode())

@@ -1,8 +1,8 @@
 """Create the topics of `streams.topics`, and verify those that are there.
 
-Whatever is missing is created; a setting that differs is set right; a number of partitions that differs is refused,
-because more partitions would send a key's next records to another place than its earlier ones. With `check` nothing
-is changed and everything is only told.
+Whatever is missing is created; a setting that differs is set right; too few partitions are refused, because adding some
+would send a key's next records to another place than its earlier ones: `streams.repartition` does that with care, and
+what it has made more stays so. With `check` nothing is changed and everything is only told.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Found(msgspec.Struct, frozen=True):
 
 def partitions_differ(wanted: topics.Topic, found: Found) -> str | None:
     """What is wrong with a topic's number of partitions and what to do; None if nothing is."""
-    if found.partitions == wanted.partitions:
+    if found.partitions == wanted.partitions or found.partitions > wanted.partitions > 1:
         return None
     return (
         f"{wanted.name} has {found.partitions} partition{'s' if found.partitions != 1 else ''}, but "

@@ -135,6 +135,8 @@ class _Plan:
         self.environment: dict[str, str] = {}
         if self.kafka:
             self._set("kafka__bootstrap_servers", self.bootstrap)
+            # The broker is ours, and so is every worker on it: a worker that crashed needs no time-out to be missed.
+            self._set("stream__instance", "up")
         if self.clickhouse:
             self._set("clickhouse__dsn", f"clickhouse://127.0.0.1:{local.clickhouse_port}/hitstream")
         if self.market:

@@ -1,34 +1,36 @@
 """The stream worker: a thin Faust app around the lanes.
 
 Three agents: `condition-events` → transitions, `transitions` → recommendations, and `commands` → transitions, which
-only passes on. Two tables recover what the lanes remember. What is decided is `membership`'s and `recommend`'s
-business, how Faust is kept from committing too much is `transport`'s.
+only passes on. What is decided is `membership`'s and `recommend`'s business, where state is kept and who may write it
+`changelog`'s, how Faust is kept from committing too much `transport`'s.
 
 The one idea: **output → state → offset**. A batch of one partition is decided as a whole; its outputs are acknowledged
-by Kafka before its state is written to the changelog (to the partition of the source, whatever the key), and the
-state before the offset may be committed. Killed at any instant, a worker finds a state that is no newer than its
-outputs and an offset that is no newer than its state, decides the rest again and comes to the same records.
-Whatever can't be sent ends the worker: its supervisor starts it again from there.
+by Kafka before its state is written to the changelog, and the state before the offset may be committed. Killed at any
+instant (`checkpoint` names them), a worker leaves a state that is no newer than its outputs and an offset that is no
+newer than its state; whoever goes on from there decides the rest again and comes to the same records. Whatever can't
+be sent ends the worker: its supervisor starts it again from there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import faust
 import structlog
-from aiokafka import AIOKafkaClient
+from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge, Histogram
 
 from . import topics
+from .changelog import Replica, Writer
+from .checkpoint import Checkpoint, pass_by
 from .events import DeadLetter, HitstreamError, encode, identity
+from .holding import Holding
 from .lane import Decision, Lane, MembershipLane, Output, StandingLane, Unreadable, relay
 from .recommend import Policy
 from .settings import ConditionRule, RecommendSettings, StreamSettings
@@ -43,6 +45,12 @@ Ready = Callable[[str | None], None]
 CONNECT_TIMEOUT: Final = 12.0
 #: Real seconds between two looks at the deadlines.
 TICK: Final = 0.05
+#: Seconds in which state gathers before it is written: several batches cost one transaction.
+GATHER: Final = 0.05
+#: Seconds without a heartbeat after which a worker is taken for dead and its partitions are given to others.
+SESSION_TIMEOUT: Final = 6.0
+#: Seconds that Kafka gets to acknowledge what is written.
+SEND_TIMEOUT: Final = 30.0
 #: Seconds that the app gets to leave in order.
 STOP_TIMEOUT: Final = 4.0
 
@@ -50,6 +58,12 @@ RECORDS_IN = Counter("hitstream_stream_records", "Records read, by topic.", ["to
 RECORDS_OUT = Counter("hitstream_stream_outputs", "Records published and acknowledged, by topic.", ["topic"])
 IGNORED = Counter("hitstream_stream_ignored", "Records that changed nothing, by topic and reason.", ["topic", "reason"])
 DEAD = Counter("hitstream_stream_dead_letters", "Records that could not be read or applied, by topic.", ["topic"])
+#: Where the state of each topic's partitions is kept.
+CHANGELOGS: Final = {
+    topics.CONDITION_EVENTS.name: topics.MEMBERS_STATE,
+    topics.TRANSITIONS.name: topics.STANDINGS_STATE,
+}
+
 LANES = Gauge("hitstream_stream_lanes", "Partitions that this worker owns, by topic.", ["topic"])
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 LATENCY = Histogram(
@@ -60,36 +74,6 @@ LATENCY = Histogram(
 )
 
 
-def run_worker(
-    *,
-    bootstrap_servers: str,
-    conditions: Sequence[ConditionRule],
-    recommend: RecommendSettings,
-    stream: StreamSettings,
-    now: Now,
-    ready: Ready,
-    web_port: int = 0,
-) -> None:
-    """Run a worker until SIGTERM or SIGINT; arguments and errors as of `work`. It serves no web page."""
-
-    async def main() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work(
-                bootstrap_servers=bootstrap_servers,
-                conditions=conditions,
-                recommend=recommend,
-                stream=stream,
-                now=now,
-                ready=ready,
-            )
-
-    asyncio.run(main())
-
-
 async def work(
     *,
     bootstrap_servers: str,
@@ -98,6 +82,7 @@ async def work(
     stream: StreamSettings,
     now: Now,
     ready: Ready,
+    checkpoint: Checkpoint = pass_by,
 ) -> None:
     """Work until cancelled.
 
@@ -107,7 +92,8 @@ async def work(
         recommend: when a stock is recommended.
         stream: group and folder of the worker.
         now: the product's clock.
-        ready: told None once tables are recovered and partitions assigned, and why not before and in between.
+        ready: told None once partitions are assigned and their state is there, and why not before and in between.
+        checkpoint: awaited between the steps of every batch.
 
     Raises:
         ConfigError: the scoring rule does not exist.
@@ -116,14 +102,14 @@ async def work(
     """
     policy = Policy.of(conditions, recommend)
     ready("waiting for Kafka")
-    await check(bootstrap_servers)
+    partitions = await check(bootstrap_servers)
     with contextlib.ExitStack() as stack:
         folder = stream.state_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="hitstream-streams-"))
-        await Worker(bootstrap_servers, policy, stream.app_id, folder, now, ready).run()
+        await Worker(bootstrap_servers, partitions, policy, stream, folder, now, ready, checkpoint).run()
 
 
-async def check(bootstrap_servers: str) -> None:
-    """Make sure that Kafka answers and has every topic.
+async def check(bootstrap_servers: str) -> dict[str, int]:
+    """Make sure that Kafka answers and has every topic; returns how many partitions each has.
 
     Raises:
         HitstreamError: it does not answer within `CONNECT_TIMEOUT`, or topics are missing or partitioned differently.
@@ -148,125 +134,164 @@ async def check(bootstrap_servers: str) -> None:
     missing = [topic.name for topic in topics.ALL if topic.name not in partitions]
     if missing:
         raise HitstreamError(f"Kafka at {bootstrap_servers} has no topic {', '.join(missing)}: run `hitstream topics`")
-    for source, state in (
-        (topics.CONDITION_EVENTS, topics.MEMBERS_STATE),
-        (topics.TRANSITIONS, topics.STANDINGS_STATE),
-    ):
-        if partitions[source.name] != partitions[state.name]:
+    for source, state in CHANGELOGS.items():
+        there, here = partitions[state.name], partitions[source]
+        if there != here:
             raise HitstreamError(
-                f"{state.name} has {partitions[state.name]} partitions and {source.name} {partitions[source.name]}: "
-                "they must be the same, run `hitstream topics --check`"
+                f"{state.name} has {there} partitions and {source} {here}: they must be the same, run "
+                f"`hitstream topics --partitions {max(there, here)}`"
             )
+    return partitions
 
 
 class Worker:
-    """One worker: the Faust app, its lanes, and the task that announces deadlines."""
+    """One worker: the Faust app, what it holds, and the tasks that write state and announce deadlines."""
 
     def __init__(
-        self, bootstrap_servers: str, policy: Policy, app_id: str, folder: str, now: Now, ready: Ready
+        self,
+        bootstrap_servers: str,
+        partitions: Mapping[str, int],
+        policy: Policy,
+        stream: StreamSettings,
+        folder: str,
+        now: Now,
+        ready: Ready,
+        checkpoint: Checkpoint,
     ) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._app_id = stream.app_id
         self._now = now
         self._ready = ready
         self._policy = policy
-        self._lanes: dict[Any, Lane] = {}
+        self._checkpoint = checkpoint
+        self._partitions = partitions
+        self._replica = Replica(
+            bootstrap_servers,
+            [TopicPartition(log.name, n) for log in CHANGELOGS.values() for n in range(partitions[log.name])],
+        )
+        self._holdings: dict[Any, Holding] = {}
+        self._generation = -1
+        self._unsettled = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Held while a batch is on its way: partitions are given up between batches, never within one.
         self._turn = {
             topic.name: asyncio.Lock() for topic in (topics.CONDITION_EVENTS, topics.TRANSITIONS, topics.COMMANDS)
         }
-        self._app = _make_app(bootstrap_servers, app_id, folder)
+        self._app = _make_app(bootstrap_servers, stream, folder, checkpoint)
         self._app.on_partitions_revoked.connect(self._on_revoked)
-        self._tables = {
-            source.name: self._make_table(source, state)
-            for source, state in (
-                (topics.CONDITION_EVENTS, topics.MEMBERS_STATE),
-                (topics.TRANSITIONS, topics.STANDINGS_STATE),
-            )
-        }
+        self._app.on_rebalance_complete.connect(self._on_assigned)
         self._make_agent(topics.CONDITION_EVENTS, self._derive)
         self._make_agent(topics.TRANSITIONS, self._derive)
         self._make_agent(topics.COMMANDS, self._relay)
 
     async def run(self) -> None:
         """Start, work until cancelled or until something fails, stop."""
-        self._ready("recovering tables")
+        self._ready("reading the state")
         try:
             async with asyncio.TaskGroup() as group:
-                starting = group.create_task(self._app.start())
-                announcing = group.create_task(self._announce())
+                tasks = [
+                    group.create_task(work)
+                    for work in (
+                        self._replica.follow(),
+                        self._settle_gathered(),
+                        self._announce(),
+                        self._app.start(),
+                    )
+                ]
                 stopped = group.create_task(self._app.wait_until_stopped())
-                await asyncio.wait({self._failure, announcing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (starting, announcing, stopped):
+                await asyncio.wait({self._failure, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (*tasks, stopped):
                     task.cancel()
         finally:
             self._ready("stopping")
             # Not wait_for: a Faust that waits for its own agents does not hear that it is cancelled.
-            await asyncio.wait({asyncio.ensure_future(self._app.stop())}, timeout=STOP_TIMEOUT)
+            await asyncio.wait({asyncio.ensure_future(self._leave())}, timeout=STOP_TIMEOUT)
         if self._failure.done():
             self._failure.result()
         reason = self._app.crash_reason
         raise HitstreamError(f"the stream worker gave up: {reason or 'Faust stopped by itself'}") from reason
 
+    async def _leave(self) -> None:
+        """Write what is decided, so that nobody decides it again, and stop."""
+        if not self._failure.done():
+            try:
+                await self._settle()
+            except Exception as error:
+                self._fail(error)
+        await self._app.stop()
+        await asyncio.gather(*(holding.give_up() for holding in self._holdings.values()))
+
     # --- partitions come and go -------------------------------------------------------------------------------------
 
-    def _make_table(self, source: topics.Topic, state: topics.Topic) -> Any:
-        changelog = self._app.topic(
-            state.name,
-            key_type=bytes,
-            value_type=bytes,
-            key_serializer="raw",
-            value_serializer="raw",
-            partitions=state.partitions,
-            acks=False,
-            allow_empty=True,
-        )
-
-        async def recovered() -> None:
-            await self._open_lanes(source)
-
-        return self._app.Table(
-            state.name,
-            key_type=bytes,
-            value_type=bytes,
-            partitions=state.partitions,
-            changelog_topic=changelog,
-            on_recover=recovered,
-        )
-
-    async def _open_lanes(self, source: topics.Topic) -> None:
-        """Make the lanes of the partitions that we own from the recovered table."""
-        consumer = self._app.consumer
-        owned = [tp for tp in consumer.assignment() if tp.topic == source.name]
-        ends = await consumer.highwaters(*owned) if owned else {}
-        items = list(self._tables[source.name].data.items())
-        async with self._turn[source.name]:
-            for tp in owned:
-                end = ends.get(tp) or 0
-                self._lanes[tp] = (
-                    MembershipLane(tp.partition, items, end)
-                    if source is topics.CONDITION_EVENTS
-                    else StandingLane(tp.partition, items, end, self._policy)
-                )
-        LANES.labels(source.name).set(len(owned))
-        log.info("partitions recovered", topic=source.name, partitions=sorted(tp.partition for tp in owned))
-        if {tp for tp in consumer.assignment() if tp.topic in self._tables} <= self._lanes.keys():
-            self._ready(None)
-
     async def _on_revoked(self, _app: Any, revoked: Iterable[Any], **_: Any) -> None:
-        """Finish the batches on their way and forget the lanes; what remains ours is recovered again."""
+        """Finish the batches on their way, write their state and commit: whoever comes next has nothing to repeat."""
         self._ready("partitions are being assigned")
         for turn in self._turn.values():
             async with turn:
                 pass
-        self._lanes.clear()
-        for topic in self._tables:
-            LANES.labels(topic).set(0)
+        try:
+            await self._settle()
+            await self._app.consumer.commit()
+        except Exception as error:
+            self._fail(error)
+
+    async def _on_assigned(self, *_: Any, **__: Any) -> None:
+        """Take over the partitions that are ours now, before any of their records comes.
+
+        What stays ours goes on as it is. It does only if nobody else can have held it in between: when no generation of
+        the group passed without us.
+        """
+        consumer, generation = self._app.consumer, self._app.consumer_generation_id
+        owned = {tp for tp in consumer.assignment() if tp.topic in CHANGELOGS}
+        staying = owned if generation == self._generation + 1 else set()
+        self._generation = generation
+        try:
+            for tp in self._holdings.keys() - staying:
+                await self._holdings.pop(tp).give_up()
+            kept = sorted(self._holdings)
+            ends = await consumer.highwaters(*owned) if owned else {}
+            async with asyncio.TaskGroup() as group:
+                for tp in owned - self._holdings.keys():
+                    group.create_task(self._take_over(tp, ends.get(tp) or 0))
+        except Exception as error:
+            self._fail(error)
+            return
+        consumer.kept = {tp: self._holdings[tp].ahead for tp in kept if self._holdings[tp].ahead is not None}
+        for tp in kept:
+            if (settled := self._holdings[tp].settled) is not None:
+                consumer.finish(tp, settled)
+        for name in CHANGELOGS:
+            LANES.labels(name).set(sum(tp.topic == name for tp in owned))
+        log.info("partitions taken over", kept=[_place(tp) for tp in kept], all=[_place(tp) for tp in sorted(owned)])
+        if generation == self._app.consumer_generation_id:
+            self._ready(None)
+
+    async def _take_over(self, tp: Any, end: int) -> None:
+        """Shut out whoever held the partition before, then make its lane from all that was written of it."""
+        changelog = TopicPartition(CHANGELOGS[tp.topic].name, tp.partition)
+        writer = Writer(self._bootstrap_servers, self._app_id, changelog, self._checkpoint)
+        try:
+            await writer.open()
+            items = (await self._replica.hold(changelog)).items()
+        except BaseException:
+            await writer.close()
+            raise
+        lane: Lane = (
+            MembershipLane(tp.partition, items, end)
+            if tp.topic == topics.CONDITION_EVENTS.name
+            else StandingLane(tp.partition, items, end, self._policy)
+        )
+        self._holdings[tp] = Holding(lane, writer, self._replica, changelog)
 
     # --- records ----------------------------------------------------------------------------------------------------
 
     def _make_agent(self, source: topics.Topic, process: Callable[[Any, Sequence[Any]], Awaitable[None]]) -> None:
         topic = self._app.topic(
-            source.name, key_serializer="raw", value_serializer="raw", partitions=source.partitions, allow_empty=True
+            source.name,
+            key_serializer="raw",
+            value_serializer="raw",
+            partitions=self._partitions[source.name],
+            allow_empty=True,
         )
         turn = self._turn[source.name]
 
@@ -285,28 +310,24 @@ class Worker:
                         # Faust would acknowledge the batch and go on behind it.
                         await asyncio.Event().wait()
                     RECORDS_IN.labels(tp.topic).inc(len(batch))
-                    consumer.finish(tp, batch)
+                    consumer.pass_over(tp, batch[-1].offset + 1)
 
         self._app.agent(topic, name=source.name)(agent)
 
     async def _derive(self, tp: Any, batch: Sequence[Any]) -> None:
-        """Decide a batch of one partition; send its outputs, then its state."""
-        lane = self._lanes[tp]
+        """Decide a batch of one partition and send its outputs; its state is written behind it."""
+        holding = self._holdings[tp]
         outputs: list[Output] = []
         for record in batch:
-            decision = self._decide(lane, record)
+            decision = self._decide(holding.lane, record)
             outputs += decision.outputs
             for reason in decision.ignored:
                 IGNORED.labels(tp.topic, reason).inc()
-        await self._publish(outputs)
-        writes = lane.writes()
-        table = self._tables[tp.topic]
-        await self._send((table.changelog_topic_name, key, value, tp.partition) for key, value in writes)
-        for key, value in writes:
-            if value is None:
-                table.data.pop(key, None)
-            else:
-                table.data[key] = value
+        await self._checkpoint("decided", tp.topic)
+        await self._publish(tp.topic, outputs)
+        await self._checkpoint("outputs-acknowledged", tp.topic)
+        holding.add(holding.lane.writes(), batch[-1].offset + 1)
+        self._unsettled.set()
 
     def _decide(self, lane: Lane, record: Any) -> Decision:
         try:
@@ -342,7 +363,35 @@ class Worker:
                 outputs.append(relay(record.value))
             except Unreadable as error:
                 outputs += self._bury(record, str(error)).outputs
-        await self._publish(outputs)
+        await self._publish(tp.topic, outputs)
+        self._app.consumer.finish(tp, batch[-1].offset + 1)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    async def _settle_gathered(self) -> None:
+        """Write state as it comes, a little later: what gathers meanwhile is written together."""
+        while not self._failure.done():
+            await self._unsettled.wait()
+            await asyncio.sleep(GATHER)
+            self._unsettled.clear()
+            try:
+                # Who leaves waits for it (`_leave`) instead of leaving half a transaction behind.
+                await asyncio.shield(self._settle())
+            except Exception as error:
+                self._fail(error)
+
+    async def _settle(self) -> None:
+        """Write the state of everything whose outputs Kafka has; its offsets may be committed then."""
+
+        async def settle(tp: Any, holding: Holding) -> None:
+            settled = await holding.settle()
+            if settled is not None and self._holdings.get(tp) is holding:
+                self._app.consumer.finish(tp, settled)
+
+        async with asyncio.TaskGroup() as group:
+            for tp, holding in self._holdings.items():
+                if holding.ahead != holding.settled:
+                    group.create_task(settle(tp, holding))
 
     # --- deadlines --------------------------------------------------------------------------------------------------
 
@@ -351,44 +400,48 @@ class Worker:
         while not self._failure.done():
             await asyncio.sleep(TICK)
             now = self._now()
-            for tp, lane in list(self._lanes.items()):
-                if outputs := lane.overdue(now):
+            for tp, holding in list(self._holdings.items()):
+                if outputs := holding.lane.overdue(now):
                     try:
-                        await self._publish(outputs, partition=tp.partition)
+                        await self._publish(tp.topic, outputs, tp.partition)
                     except KafkaError as error:
                         self._fail(error)
 
     # --- Kafka ------------------------------------------------------------------------------------------------------
 
-    async def _publish(self, outputs: Sequence[Output], partition: int | None = None) -> None:
-        await self._send((output.topic, output.key, encode(output.record), partition) for output in outputs)
+    async def _publish(self, source: str, outputs: Sequence[Output], partition: int | None = None) -> None:
+        """Publish what a topic led to, in this order; all of it is acknowledged then."""
+        producer, pending = self._app.producer, []
+        for output in outputs:
+            value = encode(output.record)
+            pending.append(await producer.send(output.topic, output.key, value, partition, None, None))
+            await self._checkpoint("output-sent", source)
+        await asyncio.gather(*pending)
         now = self._now()
         for output in outputs:
             RECORDS_OUT.labels(output.topic).inc()
             if output.heard_at is not None:
                 LATENCY.labels(output.topic).observe(max(0.0, (now - output.heard_at).total_seconds()))
 
-    async def _send(self, records: Iterable[tuple[str, bytes, bytes | None, int | None]]) -> None:
-        """Send in this order and return when Kafka has acknowledged all."""
-        producer = self._app.producer
-        pending = [
-            await producer.send(topic, key, value, partition, None, None) for topic, key, value, partition in records
-        ]
-        if pending:
-            await asyncio.gather(*pending)
-
     def _fail(self, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
         log.error("the worker gives up", error=repr(error))
         if not self._failure.done():
-            failure = HitstreamError(f"the stream worker gave up: {error!r}")
+            reason = str(error) if isinstance(error, HitstreamError) else repr(error)
+            failure = HitstreamError(f"the stream worker gave up: {reason}")
             failure.__cause__ = error
             self._failure.set_exception(failure)
 
 
-def _make_app(bootstrap_servers: str, app_id: str, folder: str) -> Any:
+def _place(tp: Any) -> str:
+    return f"{tp.topic.removeprefix(topics.PREFIX)}[{tp.partition}]"
+
+
+def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, checkpoint: Checkpoint) -> Any:
     """A Faust app that declares no topic, serves no web page and keeps nothing on disk."""
     app = faust.App(
-        app_id,
+        stream.app_id,
         broker=[f"kafka://{address.strip()}" for address in bootstrap_servers.split(",")],
         datadir=folder,
         store="memory://",
@@ -397,9 +450,11 @@ def _make_app(bootstrap_servers: str, app_id: str, folder: str) -> Any:
         web_in_thread=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        table_standby_replicas=0,
-        broker_session_timeout=6.0,
-        broker_heartbeat_interval=1.5,
+        # There are no tables to stand by: this chooses Faust's assignor, which keeps partitions where they are.
+        table_standby_replicas=1,
+        broker_session_timeout=SESSION_TIMEOUT,
+        broker_heartbeat_interval=0.5,
+        consumer_group_instance_id=stream.instance or None,
         broker_rebalance_timeout=10.0,
         broker_request_timeout=30.0,
         broker_commit_interval=1.0,
@@ -411,9 +466,10 @@ def _make_app(bootstrap_servers: str, app_id: str, folder: str) -> Any:
         producer_linger=0,
         producer_max_batch_size=128 * 1024,
         producer_max_request_size=int(topics.DEAD_LETTERS.settings["max.message.bytes"]),
-        producer_request_timeout=30.0,
+        producer_request_timeout=SEND_TIMEOUT,
         consumer_auto_offset_reset="earliest",
     )
     app.transport = Transport(app.conf.broker_consumer, app, loop=app.loop)
+    app.transport.checkpoint = checkpoint
     app.producer_transport = Transport(app.conf.broker_producer, app, loop=app.loop)
     return app

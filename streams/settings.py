@@ -39,3 +39,8 @@ class StreamSettings(BaseModel):
 
     app_id: str = Field("hitstream-streams", description="Consumer group of the workers.")
     state_dir: str = Field("", description="Folder of the worker's local files; empty: a temporary one.")
+    instance: str = Field(
+        "",
+        description="Name of this worker, stable across its restarts and given to no other: after a crash it has its "
+        "partitions back at once, instead of after the 6 s that show it dead. Empty: it has none.",
+    )

@@ -8,10 +8,11 @@ So here
 - an agent gets one message for each batch fetched from a partition (`message.batch`);
 - only what the app declared done (`Consumer.done`) is ever committed;
 - `Consumer.expected` says where the next batch of a partition must begin; where one begins later, the partition is
-  read again from there, and what was done already is left out.
+  read again from there, and what was taken already is left out;
+- a partition that stays ours through a rebalance goes on where it was (`Consumer.kept`).
 
-Faust keeps what it is good at: the group, the assignment, and recovering tables from their changelogs. Written against
-faust-streaming 0.15.3; the tests of `streams.app` kill workers to prove it.
+Faust keeps what it is good at: the group, the assignment, the agents. Written against faust-streaming 0.15.3; the tests
+of `streams.app` kill workers to prove it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any, Final
 import structlog
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+from .checkpoint import Checkpoint, pass_by
 
 log = structlog.get_logger(__name__)
 
@@ -50,13 +53,20 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.done: dict[Any, int] = {}
         #: Where the next batch of each partition must begin.
         self.expected: dict[Any, int] = {}
+        #: Where partitions go on that stay ours: their state here is ahead of what is committed.
+        self.kept: dict[Any, int] = {}
         self._read_offset = _NothingRead()
         self._seeks: Counter[Any] = Counter()
         self._holes: Counter[tuple[Any, int]] = Counter()
 
-    def finish(self, tp: Any, batch: Sequence[Any]) -> None:
-        """Declare a batch done."""
-        self.done[tp] = self.expected[tp] = batch[-1].offset + 1
+    def pass_over(self, tp: Any, offset: int) -> None:
+        """Expect the next batch at `offset`: what stands before it was taken."""
+        if tp in self.expected:
+            self.expected[tp] = offset
+
+    def finish(self, tp: Any, offset: int) -> None:
+        """Declare everything before `offset` done."""
+        self.done[tp] = offset
 
     async def next_of(self, message: Any) -> Sequence[Any]:
         """The records of a batch that are next in their partition: none where it is stale, or where others are missing.
@@ -86,25 +96,26 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return batch  # type: ignore[no-any-return]
 
     async def perform_seek(self) -> None:
-        """Go to the committed offset of each partition – where there is none, to the log's beginning."""
+        """Go to where each partition goes on: what was kept, else the committed offset, else the log's beginning."""
         self.expected.clear()
         committed = {
-            TP(tp.topic, tp.partition): (tp, offset)
-            for tp, offset in (await self.seek_to_committed()).items()
-            if not self._is_changelog_tp(tp)
+            TP(tp.topic, tp.partition): (tp, offset) for tp, offset in (await self.seek_to_committed()).items()
         }
-        fresh = [aiokafka_tp for aiokafka_tp, offset in committed.values() if not offset]
+        kept = {tp: offset for tp, offset in self.kept.items() if tp in committed}
+        if kept:
+            await self._thread.seek_wait(kept)
+        fresh = [aiokafka_tp for tp, (aiokafka_tp, offset) in committed.items() if not offset and tp not in kept]
         if fresh:
             await self._thread.seek_to_beginning(*fresh)
         beginnings = await self.earliest_offsets(*fresh) if fresh else {}
         for tp, (aiokafka_tp, offset) in committed.items():
             if offset:
                 self._committed_offset[tp] = offset
-            self.expected[tp] = offset or beginnings[aiokafka_tp]
+            self.expected[tp] = kept[tp] if tp in kept else offset or beginnings[aiokafka_tp]
             self._seeks[tp] += 1
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:  # noqa: ASYNC109 – Faust's signature
-        """One message for each batch of a partition; changelogs record by record, as table recovery reads them."""
+        """One message for each batch of a partition."""
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         seeks = self._seeks.copy()
@@ -114,23 +125,25 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             tp = TP(aiokafka_tp.topic, aiokafka_tp.partition)
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 continue
-            step = 1 if self._is_changelog_tp(tp) else MAX_BATCH
-            for start in range(0, len(fetched), step):
+            for start in range(0, len(fetched), MAX_BATCH):
                 if not self.flow_active or self.app.consumer_generation_id != generation:
                     return
-                chunk = fetched[start : start + step]
-                message = self._to_message(tp, chunk[-1])
-                if step > 1:
-                    message.batch = chunk
-                    message.seeks = seeks[tp]
-                    message.value = b""  # Faust swallows a message without a value, and with it the batch
+                message = self._to_message(tp, fetched[min(start + MAX_BATCH, len(fetched)) - 1])
+                message.batch = fetched[start : start + MAX_BATCH]
+                message.seeks = seeks[tp]
+                message.value = b""  # Faust swallows a message without a value, and with it the batch
                 yield tp, message
 
     async def on_partitions_revoked(self, revoked: set[Any]) -> None:
+        self.expected.clear()  # no batch is begun any more; what is on its way is waited for
         await super().on_partitions_revoked(revoked)
-        for tp in revoked:
-            self.done.pop(tp, None)
-            self.expected.pop(tp, None)
+        self.done.clear()
+
+    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+        committed = bool(await super()._commit(offsets))
+        for topic in {tp.topic for tp in offsets}:
+            await self.transport.checkpoint("offset-committed", topic)
+        return committed
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterable[Any]:
         return [tp for tp in self.done if topics is None or tp in topics or tp.topic in topics]
@@ -156,3 +169,4 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     Consumer = Consumer
     Producer = Producer
+    checkpoint: Checkpoint = staticmethod(pass_by)

@@ -171,16 +171,13 @@ class Reader:
             raise HitstreamError(
                 f"Kafka at {self._servers} has no topic {missing[0]}: create it with hitstream topics."
             )
-        partitions = [TopicPartition(topic.name, p) for topic in TOPICS for p in range(topic.partitions)]
-        consumer.assign(partitions)
+        consumer.assign([TopicPartition(topic.name, 0) for topic in TOPICS])
+        partitions = []
         for topic in TOPICS:
             while not (found := consumer.partitions_for_topic(topic.name)):  # noqa: ASYNC110 - has no event
                 await asyncio.sleep(0.02)
-            if len(found) != topic.partitions:
-                raise HitstreamError(
-                    f"{topic.name} at {self._servers} has {len(found)} partitions instead of {topic.partitions}: "
-                    "see hitstream topics --check."
-                )
+            partitions += [TopicPartition(topic.name, p) for p in sorted(found)]
+        consumer.assign(partitions)
         return partitions
 
     # --- reading -----------------------------------------------------------------------------------------------------
