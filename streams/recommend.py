@@ -197,9 +197,7 @@ def _deadlines(standing: Standing) -> list[Deadline]:
     ]
     if standing.opening is not None and standing.opening.expires_at is not None:
         pending.append(Deadline(standing.opening.expires_at, "expiry"))
-    if pending or standing.opening or standing.visits or standing.found or standing.manual:
-        pending.append(Deadline(day_end(standing.date), "day-end"))
-    return sorted(pending)
+    return sorted([*pending, Deadline(day_end(standing.date), "day-end")])
 
 
 def _due(standing: Standing, deadline: Deadline) -> Due:
@@ -261,7 +259,7 @@ class _Turn:
             cause_id = _due(self.standing, deadline).id
             match deadline.kind:
                 case "day-end":
-                    self.end_day(deadline.at, self.standing.date + timedelta(days=1))
+                    self.end_day(deadline.at, trading_date(moment))
                 case "expiry":
                     self._end("expired", cause_id, deadline.at, deadline.at.astimezone(UTC))
                 case "hold":
@@ -386,7 +384,7 @@ class _Turn:
         """Compare the score with what was last told, and tell what a reader would see changed."""
         standing, policy = self.standing, self.policy
         reasons, score = _weigh(standing, policy)
-        enough = _reaches(score, policy.threshold)
+        enough = standing.manual is not None or _reaches(score, policy.threshold)
         if not enough and standing.barred:
             standing = self.standing = msgspec.structs.replace(standing, barred=False)
         opening = standing.opening
