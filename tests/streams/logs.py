@@ -157,7 +157,8 @@ def _say(records: list[ConditionRecord], words: list[ConditionRecord], most: int
 
 CONDITIONS: Final = (
     ConditionRule(name="plain"),
-    ConditionRule(name="half", weight=0.5, algorithm_id="A-7"),
+    ConditionRule(name="tenth", weight=0.1, algorithm_id="A-7"),
+    ConditionRule(name="fifth", weight=0.2),
     ConditionRule(name="held", hold=10),
     ConditionRule(name="cool", cooldown=30, hold=10, weight=0.7),
     ConditionRule(name="morning", window=(time(9, 0), time(10, 0)), cooldown=20),
@@ -173,6 +174,8 @@ def stock_logs(draw: st.DrawFn, max_size: int = 40) -> list[StockRecord]:
     The conditions are read by different workers, so their times interleave with some seconds of lateness. The clock
     announces what it passes where it would, late, twice or never; parts of the log are told again.
     """
+    names = draw(st.lists(st.sampled_from([*(rule.name for rule in CONDITIONS), "unknown"]), min_size=1, max_size=3))
+    codes = draw(st.sampled_from((CODES[:1], CODES[:1], CODES[:2])))
     starts = (datetime(2026, 3, 2, 8, 59, 50, tzinfo=KST), datetime(2026, 3, 2, 9, 59, 50, tzinfo=KST), STARTS[1])
     records: list[StockRecord] = []
     now = draw(st.sampled_from(starts))
@@ -180,11 +183,10 @@ def stock_logs(draw: st.DrawFn, max_size: int = 40) -> list[StockRecord]:
     inside: dict[tuple[str, str], Transition] = {}
     announced: list[datetime] = []  # moments at which some deadline may lie
     for n in range(draw(st.integers(1, max_size))):
-        now += timedelta(seconds=draw(st.sampled_from((0, 0, 1, 1, 5, 5, 10, 10, 10, 20, 20, 30, 30, 60, 60, NIGHT))))
+        now += timedelta(seconds=draw(st.sampled_from((0, 1, 5, 5, 10, 10, 10, 10, 20, 20, 20, 30, 30, 30, 60, NIGHT))))
         at = now - timedelta(seconds=draw(st.sampled_from((0, 0, 0, 0, 2, 15))))
         day = trading_date(at)
-        code = draw(st.sampled_from(CODES[:2]))
-        name = draw(st.sampled_from([rule.name for rule in CONDITIONS] + ["unknown"]))
+        code, name = draw(st.sampled_from(codes)), draw(st.sampled_from(names))
         match draw(
             st.sampled_from(
                 ("visit",) * 12
