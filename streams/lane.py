@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from . import membership, recommend, topics
+from . import commands, membership, recommend, topics
 from .events import (
     Command,
     ConditionRecord,
@@ -101,13 +101,15 @@ def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
     return record
 
 
-def relay(value: bytes | None) -> Output:
-    """A person's command, accepted: the same record, on the log that decides.
+def relay(value: bytes | None, now: datetime | None = None) -> Output:
+    """A person's command, accepted: the same record, on the log that decides. `now` as in `commands.refusal`.
 
     Raises:
-        Unreadable: the bytes are no command.
+        Unreadable: the bytes are no command, or none that can be accepted.
     """
     command = decode(_command, value)
+    if reason := commands.refusal(command, now):
+        raise Unreadable(f"refused: {reason}")
     return Output(topics.TRANSITIONS.name, command.code.encode(), command)
 
 

@@ -15,11 +15,15 @@ from streams.events import (
     Recommend,
     Recommendation,
     SearchReason,
+    SearchResult,
+    SearchRow,
     StockRecord,
     Transition,
     Withdraw,
+    encode,
     transition_id,
 )
+from streams.lane import MembershipLane
 from streams.settings import ConditionRule, RecommendSettings
 
 DAY = date(2026, 3, 2)
@@ -102,6 +106,11 @@ CONDITIONS = (
     ConditionRule(name="cool", cooldown=30, hold=10),
     ConditionRule(name="morning", window=(time(9, 0), time(10, 0))),
     ConditionRule(name="named", algorithm_id="A-7"),
+    ConditionRule(name="most", weight=0.7),
+    ConditionRule(name="tenth", weight=0.1),
+    ConditionRule(name="fifth", weight=0.2),
+    ConditionRule(name="against", weight=-0.6),
+    ConditionRule(name="night", window=(time(22), time(2))),
 )
 
 
@@ -234,6 +243,46 @@ CASES: dict[str, tuple[dict[str, Any], list[StockRecord], list[str]]] = {
         {"expiry": 3600},
         [command("09:00:00", expires="09:10:00"), due("09:10:00")],
         ["open command 1 09:00:00", "closed expired 1 09:10:00"],
+    ),
+    "weights that add up to the threshold but for rounding are enough": (
+        {},
+        [entered("most", "09:00:00"), entered("tenth", "09:01:00"), entered("fifth", "09:02:00")],
+        ["open threshold 1 09:02:00"],
+    ),
+    "a person's word is not outvoted": (
+        {},
+        [entered("against", "09:00:00"), command("09:01:00"), withdraw("09:02:00"), exited("against", "09:03:00")],
+        ["open command 0.4 09:01:00", "closed withdrawn 0.4 09:02:00"],
+    ),
+    "what speaks against a stock closes it": (
+        {},
+        [entered("plain", "09:00:00"), entered("against", "09:01:00"), exited("against", "09:02:00")],
+        ["open threshold 1 09:00:00", "closed score 0.4 09:01:00", "open threshold 1 09:02:00"],
+    ),
+    "a search is a reason until the day ends": (
+        {},
+        [found("plain", "09:00:00"), found("plain", "15:37:00", "f2"), due("00:00:00", NEXT, "day-end")],
+        ["open threshold 1 09:00:00", "closed day-end 1 00:00:00"],
+    ),
+    "a second word of a person renews it": (
+        {},
+        [command("09:00:00", expires="09:10:00"), command("09:05:00", "k2", expires="09:30:00"), due("09:10:00")],
+        ["open command 1 09:00:00", "open reason 1 09:05:00"],
+    ),
+    "the window may span midnight": (
+        {},
+        [entered("night", "23:00:00"), entered("night", "02:00:00", day=NEXT)],
+        ["open threshold 1 23:00:00", "closed day-end 1 00:00:00"],
+    ),
+    "a day's end also ends a day in which nothing counts": (
+        {},
+        [withdraw("09:00:00"), due("00:00:00", NEXT, "day-end"), entered("plain", "15:00:00")],
+        [],
+    ),
+    "a record from far ahead ends one day, not thousands": (
+        {},
+        [entered("plain", "09:00:00"), entered("plain", "09:00:00", day=date(9999, 1, 1))],
+        ["open threshold 1 09:00:00", "closed day-end 1 00:00:00", "open threshold 1 09:00:00"],
     ),
     "withdrawing what is not open does nothing": ({}, [withdraw("09:00:00")], []),
     "the day's end closes with the reasons that stood": (
@@ -393,3 +442,26 @@ def test_values_are_plain_json() -> None:
     for position, record in enumerate(log):
         standing = recommend.apply(standing, record, position, policy(expiry=60)).standing
     assert msgspec.json.decode(msgspec.json.encode(standing), type=recommend.Standing) == standing
+
+
+def test_a_scheduled_search_is_a_reason_from_its_result_on() -> None:
+    """From the producer's `SearchResult` to the `Reason`: once per stock, whoever ran the search, until midnight."""
+    ran = at("15:37:02")
+    result = SearchResult(
+        id="s", account="main", condition="held", seq="7", at=ran, received_at=ran.astimezone(UTC), session="a",
+        rows=(SearchRow(code="005930", name="삼성전자", price=316500), SearchRow(code="005930", exchange="NXT")),
+        scheduled_for=at("15:37:00"),
+    )  # fmt: skip
+    standby = msgspec.structs.replace(result, at=at("15:37:03"), session="b")  # the same run, by another producer
+    members = MembershipLane(0, (), 0)
+    log = [
+        output.record for n, said in enumerate((result, standby)) for output in members.take(encode(said), n).outputs
+    ]
+    (reason,) = log
+    assert (reason.name, reason.price, reason.exchange, reason.scheduled_for) == (
+        "삼성전자", 316500, "KRX", at("15:37:00"),
+    )  # fmt: skip
+    (opened, closed), _ = run(policy(), reason, due("00:00:00", NEXT, "day-end"))
+    assert (opened.cause_id, opened.at, closed.cause) == (reason.id, ran, "day-end")
+    (because,) = opened.reasons
+    assert (because.kind, because.condition, because.since, because.visits) == ("search", "held", ran, 1)
