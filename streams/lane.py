@@ -83,7 +83,7 @@ _T = TypeVar("_T", bound=Record)
 
 
 def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
-    """A record from a topic's bytes; its times must have a zone.
+    """A record from a topic's bytes.
 
     Raises:
         Unreadable: with the reason.
@@ -91,14 +91,9 @@ def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
     if value is None:
         raise Unreadable("empty record")
     try:
-        record = decoder.decode(value)
+        return decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Unreadable(str(error)) from error
-    for name in record.__struct_fields__:
-        moment = getattr(record, name)
-        if isinstance(moment, datetime) and moment.tzinfo is None:
-            raise Unreadable(f"time without a zone - at `$.{name}`")
-    return record
 
 
 def relay(value: bytes | None, now: datetime | None = None) -> Output:
