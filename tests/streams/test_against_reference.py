@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from streams import membership, recommend
 from streams.events import ConditionRecord, Due, Recommendation, SearchReason, StockRecord, Transition, encode
 from streams.lane import Lane, MembershipLane, Output, StandingLane
+from streams.recommend import Standing
 from streams.settings import RecommendSettings
 
 from . import reference
@@ -33,15 +34,22 @@ def fold_conditions(
     return outputs, states
 
 
-def fold_stocks(log: list[StockRecord], policy: recommend.Policy) -> list[Recommendation]:
-    standings: dict[tuple[str, str], recommend.Standing | None] = {}
+def standings(
+    log: list[StockRecord], policy: recommend.Policy
+) -> tuple[list[Recommendation], dict[tuple[str, str], Standing]]:
+    remembered: dict[tuple[str, str], Standing] = {}
     revisions: list[Recommendation] = []
     for position, record in enumerate(log):
         key = record.account, record.code
-        outcome = recommend.apply(standings.get(key), record, position, policy)
-        standings[key] = outcome.standing
+        outcome = recommend.apply(remembered.get(key), record, position, policy)
+        if outcome.standing is not None:
+            remembered[key] = outcome.standing
         revisions += outcome.revisions
-    return revisions
+    return revisions, remembered
+
+
+def fold_stocks(log: list[StockRecord], policy: recommend.Policy) -> list[Recommendation]:
+    return standings(log, policy)[0]
 
 
 @settings(deadline=None)
@@ -104,16 +112,16 @@ def test_where_a_deadline_is_announced_does_not_matter(log: list[StockRecord], d
     """Announced late or not at all, a deadline that a later record passes anyway leads to the same."""
     quiet = [record for record in log if not isinstance(record, Due)]
     policy_ = policy(expiry=20)
-    standings: dict[str, recommend.Standing | None] = {}
+    known: dict[str, Standing | None] = {}
     noisy: list[StockRecord] = []
     for position, record in enumerate(quiet):
-        standing = standings.get(record.code)
+        standing = known.get(record.code)
         outcome = recommend.apply(standing, record, position, policy_)
         if standing is not None and outcome.ignored not in {"late", "repeat"}:  # those pass nothing
             passed = [due for due in recommend.dues(standing) if due.at < record.at]
             noisy += [due for due in passed if data.draw(st.booleans())]
         noisy.append(record)
-        standings[record.code] = outcome.standing
+        known[record.code] = outcome.standing
     assert fold_stocks(noisy, policy_) == fold_stocks(quiet, policy_)
 
 
@@ -229,3 +237,10 @@ def test_a_recommending_worker_killed_at_any_instant_has_said_the_same(
     policy_ = policy(expiry=expiry)
     after = survive(data, lambda items, end: StandingLane(0, items, end, policy_), records)
     assert per_key(facts(after.said)) == per_key(reference.recommendations(after.log, policy_))
+    remembered = {
+        tuple(json.loads(key)[1:]): msgspec.structs.replace(msgspec.json.decode(value, type=Standing), position=0)
+        for key, value in after.table.items()
+    }
+    assert remembered == {
+        key: msgspec.structs.replace(standing, position=0) for key, standing in standings(after.log, policy_)[1].items()
+    }

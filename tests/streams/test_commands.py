@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -52,3 +54,11 @@ def test_a_clock_that_is_a_little_ahead_is_no_reason_to_refuse() -> None:
 
 def test_without_a_clock_the_time_is_not_judged() -> None:
     assert refusal(msgspec.structs.replace(WITHDRAW, at=AT + timedelta(days=9))) == ""
+
+
+def test_the_examples_on_the_page_are_accepted() -> None:
+    """docs/rules.md shows one of each."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "rules.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    outputs = [relay(line.encode(), AT.replace(year=2027)) for line in block.splitlines()]
+    assert [type(output.record) for output in outputs] == [Recommend, Withdraw]
