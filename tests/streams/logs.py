@@ -41,8 +41,20 @@ LATENCY: Final = timedelta(milliseconds=40)
 
 
 def event(
-    account: str, name: str, code: str, action: Any, at: datetime, session: str, ordinal: int = 0, exchange: Any = "KRX"
+    account: str,
+    name: str,
+    code: str,
+    action: Any,
+    at: datetime,
+    session: str,
+    frame: int,
+    *,
+    heard: datetime | None = None,
+    ordinal: int = 0,
+    exchange: Any = "KRX",
 ) -> ConditionEvent:
+    """What happened at `at`, as a session heard it at `heard` (at once, if None) in the frame of this number."""
+    received_at = ((heard or at) + LATENCY).astimezone(UTC)
     at = at.replace(microsecond=0)
     return ConditionEvent(
         id=event_id(account, name, code, action, at, ordinal),
@@ -54,9 +66,9 @@ def event(
         action=action,
         at=at,
         ordinal=ordinal,
-        received_at=(at + LATENCY).astimezone(UTC),
+        received_at=received_at,
         session=session,
-        frame=1,
+        frame=frame,
         entry=1,
     )
 
@@ -110,7 +122,7 @@ def condition_logs(draw: st.DrawFn, max_size: int = 40) -> list[ConditionRecord]
                 inside ^= {(name, code)}
                 exchange = draw(st.sampled_from(("KRX", "NXT")))
                 for hearer in draw(st.sampled_from(("ab", "ab", "a", "b", ""))):
-                    waiting[hearer].append(event(account, name, code, action, now, hearer, exchange=exchange))
+                    waiting[hearer].append(event(account, name, code, action, now, hearer, n, exchange=exchange))
                 if draw(st.booleans()):
                     _say(records, waiting[session], 1)
             case "says":
@@ -118,12 +130,15 @@ def condition_logs(draw: st.DrawFn, max_size: int = 40) -> list[ConditionRecord]
             case "wild":  # what no truth stands behind: an exit of nobody, a hit twice, a second in one second
                 at = now - timedelta(seconds=draw(st.sampled_from((0, 1, 3, 90_000))))
                 action = draw(st.sampled_from(("hit", "exit")))
-                records.append(event(account, name, code, action, at, session, draw(st.integers(0, 1))))
+                _say(records, waiting[session])  # a session says things in the order in which it heard them
+                ordinal = draw(st.integers(0, 1))
+                records.append(event(account, name, code, action, at, session, n, heard=now, ordinal=ordinal))
             case "snapshot":
                 codes = tuple(code for code in CODES if (name, code) in inside)
                 if draw(st.integers(0, 3)) == 0:
                     codes = tuple(draw(st.lists(st.sampled_from(CODES), max_size=3)))
-                _say(records, waiting[session], 9)
+                _say(records, waiting[session])
+                now += 2 * LATENCY  # it is asked for after what was heard
                 records.append(snapshot(account, name, codes, now, session, f"snapshot-{n}"))
             case "told again" if records:
                 start = draw(st.integers(0, len(records) - 1))
@@ -132,7 +147,7 @@ def condition_logs(draw: st.DrawFn, max_size: int = 40) -> list[ConditionRecord]
                 ended = trading_date(now) - timedelta(days=draw(st.sampled_from((1, 1, 2, 0))))
                 records.append(condition_day_end(account, name, ended))
             case "gap":
-                _say(records, waiting[other], 9)
+                _say(records, waiting[other])
                 start, end = now - timedelta(seconds=9), now - timedelta(seconds=draw(st.integers(0, 3)))
                 records.append(
                     Gap(
@@ -144,11 +159,11 @@ def condition_logs(draw: st.DrawFn, max_size: int = 40) -> list[ConditionRecord]
                 codes = tuple(draw(st.lists(st.sampled_from(CODES), max_size=3)))
                 records.append(search(account, name, codes, now, f"search-{n}"))
     for words in waiting.values():
-        _say(records, words, len(words))
+        _say(records, words)
     return records
 
 
-def _say(records: list[ConditionRecord], words: list[ConditionRecord], most: int) -> None:
+def _say(records: list[ConditionRecord], words: list[ConditionRecord], most: int = 99) -> None:
     records += words[:most]
     del words[:most]
 

@@ -99,10 +99,11 @@ def accepted(log: Iterable[Command]) -> list[Command]:
 
 @dataclass
 class Word:
-    """What was last said of a stock today: by which session, and when it happened."""
+    """What was last said of a stock today: by which session, when it happened, and where in what it heard."""
 
     session: str
     at: datetime
+    place: tuple[datetime, int, int]
 
 
 @dataclass
@@ -134,7 +135,7 @@ class Condition:
             outputs += self.end_day()
         if today != self.day:
             self.begin(today)
-        if record.id in self.seen:
+        if record.id in self.seen and not self.undoes(record):
             return outputs
         self.seen.add(record.id)
         if isinstance(record, ConditionEvent):
@@ -157,6 +158,17 @@ class Condition:
     def inside(self) -> set[str]:
         return {transition.code for transition in self.told if self.of(transition.code)[-1].kind == "entered"}
 
+    def undoes(self, record: ConditionRecord) -> bool:
+        """Whether the session of the last word goes on with the contrary: its own order counts more than the id."""
+        if not isinstance(record, ConditionEvent) or record.code not in self.words:
+            return False
+        word = self.words[record.code]
+        return (
+            record.session == word.session
+            and place(record) > word.place
+            and (record.code in self.inside()) == (record.action == "exit")
+        )
+
     def event(self, event: ConditionEvent) -> list[Transition | SearchReason]:
         self.heard.append(event.received_at)
         word = self.words.get(event.code)
@@ -170,7 +182,7 @@ class Condition:
             return [self.leave(event.code, event, "realtime")]
         # It changes nothing, but it is the last word: another session that is behind is not believed any more.
         if word is not None and event.at > word.at:
-            self.words[event.code] = Word(event.session, event.at)
+            self.words[event.code] = Word(event.session, event.at, place(event))
         return []
 
     def snapshot(self, snapshot: ConditionSnapshot) -> list[Transition | SearchReason]:
@@ -259,8 +271,16 @@ class Condition:
             **more,
         )
         self.told.append(transition)
-        self.words[code] = Word(transition.session, cause.at)
+        if not isinstance(cause, Due):
+            self.words[code] = Word(transition.session, cause.at, place(cause))
         return transition
+
+
+def place(record: ConditionEvent | ConditionSnapshot) -> tuple[datetime, int, int]:
+    """Where a record stands in what its session heard; a snapshot stands where its request was sent."""
+    if isinstance(record, ConditionSnapshot):
+        return record.at, 0, 0
+    return record.received_at, record.frame, record.entry
 
 
 # --- recommendations --------------------------------------------------------------------------------------------------
