@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WEB := sinks/live/web
+CONSUMERS := tests/consumers
 
 .PHONY: help setup up test check format bench docs soak fuzz lock clean
 
@@ -32,6 +33,11 @@ $(WEB)/node_modules/.installed: $(WEB)/package-lock.json
 	@cd $(WEB) && npm ci --silent --no-progress
 	@touch $@
 
+$(CONSUMERS)/node_modules/.installed: $(CONSUMERS)/package-lock.json
+	@echo "· packages of the example consumer"
+	@cd $(CONSUMERS) && npm ci --silent --no-progress
+	@touch $@
+
 $(WEB)/dist/.built: $(WEB)/node_modules/.installed $(shell find $(WEB)/src $(WEB)/public -type f 2>/dev/null) $(wildcard $(WEB)/*.json $(WEB)/*.ts $(WEB)/*.js $(WEB)/index.html)
 	@echo "· dashboard"
 	@cd $(WEB) && npm run --silent build -- --logLevel warn
@@ -40,7 +46,7 @@ $(WEB)/dist/.built: $(WEB)/node_modules/.installed $(shell find $(WEB)/src $(WEB
 up: setup
 	@exec $(BIN)/hitstream up $(ARGS)
 
-test: setup
+test: setup $(CONSUMERS)/node_modules/.installed
 	@sh tests/browser.sh
 	@cd $(WEB) && npm test --silent
 	@$(BIN)/python -m pytest $(ARGS)
@@ -76,4 +82,4 @@ lock:
 	  --all-extras pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv $(WEB)/node_modules $(WEB)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(WEB)/node_modules $(WEB)/dist $(CONSUMERS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

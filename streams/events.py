@@ -19,13 +19,16 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date, datetime, timedelta, timezone
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 KST: Final = timezone(timedelta(hours=9), "KST")
 
 Exchange = Literal["KRX", "NXT", "AL"]
+
+#: A moment on the wire: it carries its UTC offset, and is refused without one.
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class HitstreamError(Exception):
@@ -63,9 +66,9 @@ class ConditionEvent(Record, frozen=True, kw_only=True):
     code: str
     exchange: Exchange = "KRX"
     action: Literal["hit", "exit"]
-    at: datetime
+    at: Moment
     ordinal: int = 0
-    received_at: datetime
+    received_at: Moment
     session: str
     frame: int
     entry: int
@@ -83,8 +86,8 @@ class ConditionSnapshot(Record, frozen=True, kw_only=True):
     condition: str
     seq: str
     codes: tuple[str, ...]
-    at: datetime
-    received_at: datetime
+    at: Moment
+    received_at: Moment
     session: str
     frame: int
 
@@ -115,10 +118,10 @@ class SearchResult(Record, frozen=True, kw_only=True):
     condition: str
     seq: str
     rows: tuple[SearchRow, ...]
-    at: datetime
-    received_at: datetime
+    at: Moment
+    received_at: Moment
     session: str
-    scheduled_for: datetime | None = None
+    scheduled_for: Moment | None = None
     source: Literal["search", "snapshot"] = "search"
 
 
@@ -128,11 +131,11 @@ class Gap(Record, frozen=True, kw_only=True):
     id: str
     account: str
     condition: str
-    from_: datetime = msgspec.field(name="from")
-    to: datetime
+    from_: Moment = msgspec.field(name="from")
+    to: Moment
     cause: str
-    at: datetime
-    received_at: datetime
+    at: Moment
+    received_at: Moment
     session: str
 
 
@@ -146,7 +149,7 @@ class Due(Record, frozen=True, kw_only=True):
 
     id: str
     kind: Literal["day-end", "hold", "cooldown", "expiry"]
-    at: datetime
+    at: Moment
     account: str
     condition: str = ""
     code: str = ""
@@ -174,15 +177,15 @@ class Transition(Record, frozen=True, kw_only=True):
     origin: Literal["realtime", "snapshot", "day-end"]
     date: date
     entry: int
-    at: datetime
-    since: datetime
+    at: Moment
+    since: Moment
     dwell: float | None = None
     initial: bool = False
-    gap_from: datetime | None = None
-    gap_to: datetime | None = None
+    gap_from: Moment | None = None
+    gap_to: Moment | None = None
     event_id: str
     session: str
-    received_at: datetime
+    received_at: Moment
 
 
 class SearchReason(Record, frozen=True, kw_only=True):
@@ -195,12 +198,12 @@ class SearchReason(Record, frozen=True, kw_only=True):
     exchange: Exchange = "KRX"
     name: str = ""
     date: date
-    at: datetime
-    received_at: datetime
+    at: Moment
+    received_at: Moment
     price: int | None = None
     change_rate: float | None = None
     search_id: str
-    scheduled_for: datetime | None = None
+    scheduled_for: Moment | None = None
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -214,8 +217,8 @@ class Recommend(Record, frozen=True, kw_only=True):
     code: str
     by: str
     note: str = ""
-    at: datetime
-    expires_at: datetime | None = None
+    at: Moment
+    expires_at: Moment | None = None
 
 
 class Withdraw(Record, frozen=True, kw_only=True):
@@ -226,7 +229,7 @@ class Withdraw(Record, frozen=True, kw_only=True):
     code: str
     by: str
     note: str = ""
-    at: datetime
+    at: Moment
 
 
 # --- recommendations --------------------------------------------------------------------------------------------------
@@ -242,7 +245,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["condition", "search", "manual"]
     condition: str = ""
     algorithm_id: str = ""
-    since: datetime
+    since: Moment
     visits: int = 1
     score: float
     by: str = ""
@@ -271,10 +274,10 @@ class Recommendation(Record, frozen=True, kw_only=True):
     score: float
     threshold: float
     reasons: tuple[Reason, ...]
-    opened_at: datetime
-    at: datetime
-    expires_at: datetime | None = None
-    received_at: datetime
+    opened_at: Moment
+    at: Moment
+    expires_at: Moment | None = None
+    received_at: Moment
 
 
 # --- stocks, quotes, bars ---------------------------------------------------------------------------------------------
@@ -287,7 +290,7 @@ class Stock(Record, frozen=True, kw_only=True):
     name: str
     market: str
     previous_close: int | None = None
-    received_at: datetime
+    received_at: Moment
 
 
 class Quote(Record, frozen=True, kw_only=True):
@@ -299,8 +302,8 @@ class Quote(Record, frozen=True, kw_only=True):
 
     code: str
     exchange: Exchange = "KRX"
-    at: datetime
-    received_at: datetime
+    at: Moment
+    received_at: Moment
     price: int
     high: int
     low: int
@@ -316,14 +319,14 @@ class Bar(Record, frozen=True, kw_only=True):
 
     code: str
     interval: Literal["1m", "1d"]
-    at: datetime
+    at: Moment
     open: int
     high: int
     low: int
     close: int
     volume: int
     value: int | None = None
-    received_at: datetime
+    received_at: Moment
 
 
 # --- status, frames, dead letters -------------------------------------------------------------------------------------
@@ -342,14 +345,14 @@ class Status(Record, frozen=True, kw_only=True):
     kind: Literal["session", "subscription", "worker", "sink", "diagnosis"]
     state: str
     cause: str = ""
-    since: datetime
-    at: datetime
+    since: Moment
+    at: Moment
     account: str = ""
     condition: str = ""
     session: str = ""
-    proof_of_life: datetime | None = None
-    last_frame: datetime | None = None
-    last_ping: datetime | None = None
+    proof_of_life: Moment | None = None
+    last_frame: Moment | None = None
+    last_ping: Moment | None = None
     members: int | None = None
     figures: dict[str, float] = {}
 
@@ -360,7 +363,7 @@ class Frame(Record, frozen=True, kw_only=True):
     connection: str
     number: int
     direction: Literal["in", "out"]
-    at: datetime
+    at: Moment
     text: str
 
 
@@ -375,7 +378,7 @@ class DeadLetter(Record, frozen=True, kw_only=True):
     value: bytes | None = None
     reason: str
     component: str
-    at: datetime
+    at: Moment
 
 
 # --- reading, writing, identity ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from . import membership, recommend, topics
+from . import commands, membership, recommend, topics
 from .events import (
     Command,
     ConditionRecord,
@@ -83,7 +83,7 @@ _T = TypeVar("_T", bound=Record)
 
 
 def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
-    """A record from a topic's bytes; its times must have a zone.
+    """A record from a topic's bytes.
 
     Raises:
         Unreadable: with the reason.
@@ -91,23 +91,20 @@ def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
     if value is None:
         raise Unreadable("empty record")
     try:
-        record = decoder.decode(value)
+        return decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Unreadable(str(error)) from error
-    for name in record.__struct_fields__:
-        moment = getattr(record, name)
-        if isinstance(moment, datetime) and moment.tzinfo is None:
-            raise Unreadable(f"time without a zone - at `$.{name}`")
-    return record
 
 
-def relay(value: bytes | None) -> Output:
-    """A person's command, accepted: the same record, on the log that decides.
+def relay(value: bytes | None, now: datetime | None = None) -> Output:
+    """A person's command, accepted: the same record, on the log that decides. `now` as in `commands.refusal`.
 
     Raises:
-        Unreadable: the bytes are no command.
+        Unreadable: the bytes are no command, or none that can be accepted.
     """
     command = decode(_command, value)
+    if reason := commands.refusal(command, now):
+        raise Unreadable(f"refused: {reason}")
     return Output(topics.TRANSITIONS.name, command.code.encode(), command)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, Literal
@@ -29,6 +30,7 @@ from .events import (
     Gap,
     SearchReason,
     SearchResult,
+    SearchRow,
     Transition,
     day_end,
     identity,
@@ -315,8 +317,8 @@ def _gap(day: Day, gap: Gap) -> Day:
 
 
 def _search(day: Day, result: SearchResult, effect: Effect) -> None:
-    """One reason per stock found; membership stays as it is."""
-    for row in result.rows:
+    """One reason per stock found, by its first row; membership stays as it is."""
+    for row in _first_rows(result):
         effect.outputs.append(
             SearchReason(
                 id=identity("search-reason", result.id, row.code),
@@ -334,6 +336,13 @@ def _search(day: Day, result: SearchResult, effect: Effect) -> None:
                 scheduled_for=result.scheduled_for,
             )
         )
+
+
+def _first_rows(result: SearchResult) -> Iterable[SearchRow]:
+    rows: dict[str, SearchRow] = {}
+    for row in result.rows:
+        rows.setdefault(row.code, row)
+    return rows.values()
 
 
 def _today(state: State, code: str, day: Day) -> Member:

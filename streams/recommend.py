@@ -11,7 +11,7 @@ its own moment. So a replay years later, at any speed, makes the same revisions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
@@ -33,7 +33,7 @@ from .events import (
     revision_id,
     trading_date,
 )
-from .rules import Membership, Rule, load
+from .rules import Membership, Rule, judge, load
 from .settings import ConditionRule, RecommendSettings
 
 Cause = Literal["threshold", "command", "reason", "score", "expired", "withdrawn", "day-end"]
@@ -122,11 +122,11 @@ class Policy:
 
     @classmethod
     def of(cls, conditions: Iterable[ConditionRule], settings: RecommendSettings) -> Policy:
-        """The policy of the settings; raises `ConfigError` where the rule is unknown."""
+        """The policy of the settings; raises `ConfigError` where the rule or its options are wrong."""
         return cls(
             conditions={condition.name: condition for condition in conditions},
             rule_name=settings.rule,
-            rule=load(settings.rule),
+            rule=load(settings.rule, settings.options),
             threshold=settings.threshold,
             expiry=settings.expiry,
         )
@@ -197,9 +197,7 @@ def _deadlines(standing: Standing) -> list[Deadline]:
     ]
     if standing.opening is not None and standing.opening.expires_at is not None:
         pending.append(Deadline(standing.opening.expires_at, "expiry"))
-    if pending or standing.opening or standing.visits or standing.found or standing.manual:
-        pending.append(Deadline(day_end(standing.date), "day-end"))
-    return sorted(pending)
+    return sorted([*pending, Deadline(day_end(standing.date), "day-end")])
 
 
 def _due(standing: Standing, deadline: Deadline) -> Due:
@@ -261,7 +259,7 @@ class _Turn:
             cause_id = _due(self.standing, deadline).id
             match deadline.kind:
                 case "day-end":
-                    self.end_day(deadline.at, self.standing.date + timedelta(days=1))
+                    self.end_day(deadline.at, trading_date(moment))
                 case "expiry":
                     self._end("expired", cause_id, deadline.at, deadline.at.astimezone(UTC))
                 case "hold":
@@ -369,7 +367,7 @@ class _Turn:
         """Close what is open, by its expiry or a person; what the score says alone has to fall before it reopens."""
         self._close(cause, cause_id, at, received_at)
         self.standing = msgspec.structs.replace(self.standing, manual=None)
-        _, score = _weigh(self.standing, self.policy)
+        _, score = weigh(self.standing, self.policy)
         self.standing = msgspec.structs.replace(self.standing, barred=_reaches(score, self.policy.threshold))
 
     def _review(
@@ -385,8 +383,8 @@ class _Turn:
     ) -> None:
         """Compare the score with what was last told, and tell what a reader would see changed."""
         standing, policy = self.standing, self.policy
-        reasons, score = _weigh(standing, policy)
-        enough = _reaches(score, policy.threshold)
+        reasons, score = weigh(standing, policy)
+        enough = standing.manual is not None or _reaches(score, policy.threshold)
         if not enough and standing.barred:
             standing = self.standing = msgspec.structs.replace(standing, barred=False)
         opening = standing.opening
@@ -457,10 +455,10 @@ class _Turn:
         self.standing = msgspec.structs.replace(self.standing, opening=opening if state == "open" else None)
 
 
-def _weigh(standing: Standing, policy: Policy) -> tuple[tuple[Reason, ...], float]:
+def weigh(standing: Standing, policy: Policy) -> tuple[tuple[Reason, ...], float]:
     """The reasons that count now, oldest first, and their score."""
     memberships = sorted(_memberships(standing, policy), key=lambda m: (m.since, m.kind, m.condition))
-    parts: Sequence[float] = policy.rule(tuple(memberships))
+    parts = judge(policy.rule_name, policy.rule, tuple(memberships))
     reasons = [
         Reason(
             kind=membership.kind,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import time
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,11 +14,18 @@ class ConditionRule(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, description="The condition's name in the HTS.")
-    weight: float = Field(1.0, description="What a membership adds to a stock's score.")
-    hold: float = Field(0.0, ge=0, description="Seconds that a stock must stay before the membership counts.")
-    cooldown: float = Field(0.0, ge=0, description="Seconds in which a re-entry restores the reason as the same visit.")
+    weight: float = Field(1.0, allow_inf_nan=False, description="What a membership adds to a stock's score.")
+    hold: float = Field(
+        0.0, ge=0, le=86_400, description="Seconds that a stock must stay before the membership counts."
+    )
+    cooldown: float = Field(
+        0.0,
+        ge=0,
+        le=86_400,
+        description="Seconds in which a re-entry restores the reason as the same visit.",
+    )
     window: tuple[time, time] | None = Field(
-        None, description='A visit that begins outside it never counts, e.g. ["09:00", "15:20"] KST.'
+        None, description='A visit that begins outside it never counts, e.g. ["09:00", "15:20"] KST, the end not in it.'
     )
     algorithm_id: str = Field("", description="algorithm_id in rec_stocks; empty: the condition's name.")
 
@@ -27,9 +35,19 @@ class RecommendSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rule: str = Field("sum", description="Scoring rule by name (entry point group `hitstream.rules`).")
-    threshold: float = Field(1.0, gt=0, description="Score at which a recommendation opens, and below which it closes.")
-    expiry: float = Field(0.0, ge=0, description="Seconds after which an open recommendation expires; 0 never.")
+    rule: str = Field("sum", description="Scoring rule: sum, confluence, reentry, or one of your own (docs/rules.md).")
+    options: dict[str, Any] = Field(
+        {}, description="The rule's options, e.g. {bonus = 0.5}; what it has is in docs/rules.md."
+    )
+    threshold: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Score at which a recommendation opens, and below which it closes.",
+    )
+    expiry: float = Field(
+        0.0, ge=0, le=86_400, description="Seconds after which an open recommendation expires; 0 never."
+    )
 
 
 class StreamSettings(BaseModel):

@@ -265,7 +265,7 @@ def test_a_deadline_that_is_no_more_is_not_announced() -> None:
         (b"\xff\xfe", "malformed"),
         (b"[]", "Expected `object`"),
         (b'{"type":"transition"}', "Invalid value 'transition'"),
-        (encode(hit("005930", START)).replace(b"+09:00", b"", 1), "time without a zone"),
+        (encode(hit("005930", START)).replace(b"+09:00", b"", 1), "with a timezone component"),
     ],
 )
 def test_unreadable(value: bytes | None, reason: str) -> None:

@@ -1,16 +1,12 @@
-"""Recommendations: when they open, change and close, and a naive model that must agree."""
+"""Recommendations: when they open, change and close, case by case. `test_against_reference` has the random logs."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from streams import recommend
 from streams.events import (
@@ -19,11 +15,15 @@ from streams.events import (
     Recommend,
     Recommendation,
     SearchReason,
+    SearchResult,
+    SearchRow,
     StockRecord,
     Transition,
     Withdraw,
+    encode,
     transition_id,
 )
+from streams.lane import MembershipLane
 from streams.settings import ConditionRule, RecommendSettings
 
 DAY = date(2026, 3, 2)
@@ -106,6 +106,11 @@ CONDITIONS = (
     ConditionRule(name="cool", cooldown=30, hold=10),
     ConditionRule(name="morning", window=(time(9, 0), time(10, 0))),
     ConditionRule(name="named", algorithm_id="A-7"),
+    ConditionRule(name="most", weight=0.7),
+    ConditionRule(name="tenth", weight=0.1),
+    ConditionRule(name="fifth", weight=0.2),
+    ConditionRule(name="against", weight=-0.6),
+    ConditionRule(name="night", window=(time(22), time(2))),
 )
 
 
@@ -238,6 +243,46 @@ CASES: dict[str, tuple[dict[str, Any], list[StockRecord], list[str]]] = {
         {"expiry": 3600},
         [command("09:00:00", expires="09:10:00"), due("09:10:00")],
         ["open command 1 09:00:00", "closed expired 1 09:10:00"],
+    ),
+    "weights that add up to the threshold but for rounding are enough": (
+        {},
+        [entered("most", "09:00:00"), entered("tenth", "09:01:00"), entered("fifth", "09:02:00")],
+        ["open threshold 1 09:02:00"],
+    ),
+    "a person's word is not outvoted": (
+        {},
+        [entered("against", "09:00:00"), command("09:01:00"), withdraw("09:02:00"), exited("against", "09:03:00")],
+        ["open command 0.4 09:01:00", "closed withdrawn 0.4 09:02:00"],
+    ),
+    "what speaks against a stock closes it": (
+        {},
+        [entered("plain", "09:00:00"), entered("against", "09:01:00"), exited("against", "09:02:00")],
+        ["open threshold 1 09:00:00", "closed score 0.4 09:01:00", "open threshold 1 09:02:00"],
+    ),
+    "a search is a reason until the day ends": (
+        {},
+        [found("plain", "09:00:00"), found("plain", "15:37:00", "f2"), due("00:00:00", NEXT, "day-end")],
+        ["open threshold 1 09:00:00", "closed day-end 1 00:00:00"],
+    ),
+    "a second word of a person renews it": (
+        {},
+        [command("09:00:00", expires="09:10:00"), command("09:05:00", "k2", expires="09:30:00"), due("09:10:00")],
+        ["open command 1 09:00:00", "open reason 1 09:05:00"],
+    ),
+    "the window may span midnight": (
+        {},
+        [entered("night", "23:00:00"), entered("night", "02:00:00", day=NEXT)],
+        ["open threshold 1 23:00:00", "closed day-end 1 00:00:00"],
+    ),
+    "a day's end also ends a day in which nothing counts": (
+        {},
+        [withdraw("09:00:00"), due("00:00:00", NEXT, "day-end"), entered("plain", "15:00:00")],
+        [],
+    ),
+    "a record from far ahead ends one day, not thousands": (
+        {},
+        [entered("plain", "09:00:00"), entered("plain", "09:00:00", day=date(9999, 1, 1))],
+        ["open threshold 1 09:00:00", "closed day-end 1 00:00:00", "open threshold 1 09:00:00"],
     ),
     "withdrawing what is not open does nothing": ({}, [withdraw("09:00:00")], []),
     "the day's end closes with the reasons that stood": (
@@ -399,241 +444,24 @@ def test_values_are_plain_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(standing), type=recommend.Standing) == standing
 
 
-# --- the naive model --------------------------------------------------------------------------------------------------
-
-
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
-NEVER = datetime.max.replace(tzinfo=UTC)
-
-
-@dataclass
-class Naive:
-    """One stock's day, judged anew from the list of all that happened whenever something happens."""
-
-    expiry: float
-    threshold: float = 1.0
-    today: date | None = None
-    facts: list[Any] = field(default_factory=list)  # (moment, record) in the order of the log
-    ids: list[str] = field(default_factory=list)
-    told: list[tuple[Any, ...]] = field(default_factory=list)
-    opened_at: datetime | None = None
-    expires_at: datetime | None = None
-    last: tuple[Any, ...] = ()
-    closed_while_up: bool = False
-    manual: Recommend | None = None
-    now: tuple[datetime, str] = (LONG_AGO, "")  # the last hold that passed, and whose
-    passed: dict[int, tuple[datetime, str]] = field(default_factory=dict)  # fact → `now` when it was read
-
-    def visits(self) -> dict[str, tuple[datetime, int, datetime]]:
-        """Of each condition where the stock is inside: since, visits, and when it began or begins to count."""
-        inside: dict[str, tuple[datetime, int, datetime]] = {}
-        for rule in CONDITIONS:
-            since, count, counts, left, is_in = NEVER, 0, NEVER, None, False
-            for fact in self.facts:
-                if not isinstance(fact, Transition) or fact.condition != rule.name:
-                    continue
-                if fact.kind == "exited":
-                    is_in, left = (
-                        False,
-                        (fact.at if counts == since or (counts, rule.name) <= self.passed[id(fact)] else None),
-                    )
-                    continue
-                is_in = True
-                if left is not None and rule.cooldown and fact.at <= left + timedelta(seconds=rule.cooldown):
-                    counts = since
-                else:
-                    since, count = fact.since, count + 1
-                    counts = since + timedelta(seconds=rule.hold)
-                    moment = since.astimezone(KST).time()
-                    if rule.window and not rule.window[0] <= moment < rule.window[1]:
-                        counts = NEVER
-                left = None
-            if is_in:
-                inside[rule.name] = (since, count, counts)
-        return inside
-
-    def score(self) -> tuple[float, list[tuple[Any, ...]]]:
-        reasons: list[tuple[Any, ...]] = []
-        for name, (since, count, counts) in self.visits().items():
-            if (counts, name) <= self.now or counts == since:
-                reasons.append((since, "condition", name, count))
-        for rule in CONDITIONS:
-            hits = [f for f in self.facts if isinstance(f, SearchReason) and f.condition == rule.name]
-            if hits:
-                reasons.append((hits[0].at, "search", rule.name, 1))
-        reasons.sort()
-        total = sum(next(r.weight for r in CONDITIONS if r.name == name) for _, _, name, _ in reasons)
-        if self.manual:
-            reasons.append((self.manual.at, "manual", self.manual.by, self.manual.note))
-            total += self.threshold
-        return total, reasons
-
-    def tell(self, state: str, cause: str, moment: datetime, view: tuple[Any, ...]) -> None:
-        self.told.append((state, cause, moment, *view))
-
-    def judge(self, moment: datetime, opened: str = "threshold", fell: str = "score", until: Any = None) -> None:
-        total, reasons = self.score()
-        up = total >= self.threshold
-        self.closed_while_up = self.closed_while_up and up
-        if self.opened_at is None and up and not self.closed_while_up:
-            self.opened_at = moment
-            self.expires_at = until or (moment + timedelta(seconds=self.expiry) if self.expiry else None)
-            self.last = (total, reasons, self.expires_at)
-            self.tell("open", opened, moment, self.last)
-        elif self.opened_at is not None and not up:
-            self.tell("closed", fell, moment, (total, reasons, self.expires_at))
-            self.opened_at = self.expires_at = None
-        elif self.opened_at is not None:
-            self.expires_at = until or self.expires_at
-            if (total, reasons, self.expires_at) != self.last:
-                self.last = (total, reasons, self.expires_at)
-                self.tell("open", "reason", moment, self.last)
-
-    def shut(self, cause: str, moment: datetime) -> None:
-        self.tell("closed", cause, moment, self.last)
-        self.opened_at = self.expires_at = self.manual = None
-        self.closed_while_up = self.score()[0] >= self.threshold
-
-    def end_day(self, moment: datetime, following: date) -> None:
-        if self.opened_at is not None:
-            self.tell("closed", "day-end", moment, self.last)
-        self.facts, self.ids, self.passed = [], [], {}
-        self.opened_at = self.expires_at = self.manual = None
-        self.closed_while_up = False
-        self.today, self.now = following, (LONG_AGO, "")
-
-    def let_pass(self, limit: datetime, including: bool) -> bool:
-        any_passed = False
-        while True:
-            assert self.today is not None
-            waiting: list[tuple[datetime, str, str]] = []
-            for name, (since, _, counts) in self.visits().items():
-                if self.now < (counts, name) and counts not in (since, NEVER):
-                    waiting.append((counts, "hold", name))
-            if self.expires_at:
-                waiting.append((self.expires_at, "expiry", ""))
-            if [f for f in self.facts if not isinstance(f, Withdraw | Recommend)] or self.opened_at or self.manual:
-                midnight = datetime(self.today.year, self.today.month, self.today.day, tzinfo=KST) + timedelta(days=1)
-                waiting.append((midnight, "day-end", ""))
-            waiting = [w for w in waiting if w[0] < limit or (including and w[0] == limit)]
-            if not waiting:
-                return any_passed
-            any_passed = True
-            moment, what, name = min(waiting)
-            if what == "day-end":
-                self.end_day(moment, self.today + timedelta(days=1))
-            elif what == "expiry":
-                self.shut("expired", moment)
-            else:
-                self.now = (moment, name)
-                self.judge(moment)
-
-    def read(self, record: StockRecord) -> None:
-        if isinstance(record, Due):
-            if self.today is not None:
-                self.let_pass(record.at, True)
-            return
-        day = record.date if isinstance(record, Transition | SearchReason) else record.at.astimezone(KST).date()
-        self.today = self.today or day
-        if day < self.today or (day == self.today and record.id in self.ids):
-            return
-        self.let_pass(record.at, False)
-        if day > self.today:
-            midnight = datetime(self.today.year, self.today.month, self.today.day, tzinfo=KST) + timedelta(days=1)
-            self.end_day(midnight, day)
-        self.ids.append(record.id)
-        self.facts.append(record)
-        self.passed[id(record)] = self.now
-        if isinstance(record, Recommend):
-            self.manual, self.closed_while_up = record, False
-            self.judge(record.at, "command", until=record.expires_at)
-        elif isinstance(record, Withdraw):
-            if self.opened_at is not None:
-                self.shut("withdrawn", record.at)
-        else:
-            self.judge(record.at)
-
-
-@st.composite
-def logs(draw: st.DrawFn) -> list[StockRecord]:
-    """A stock's log in order of time: visits, searches, commands, some deadlines, and repeats."""
-    records: list[StockRecord] = []
-    moment = at(draw(st.sampled_from(("08:59:50", "09:59:50", "23:59:30"))))
-    entries: dict[tuple[date, str], int] = {}
-    inside: dict[str, datetime] = {}
-    for n in range(draw(st.integers(1, 30))):
-        moment += timedelta(seconds=draw(st.sampled_from((0, 1, 5, 10, 30, 60))))
-        day = moment.date()
-        if records and day != getattr(records[-1], "date", day):
-            inside.clear()
-        name = draw(st.sampled_from(("plain", "half", "held", "cool", "morning")))
-        match draw(st.sampled_from(("visit",) * 8 + ("search", "recommend", "withdraw", "due", "due", "again"))):
-            case "visit":
-                if name in inside and inside[name].date() == day:
-                    entry = entries[day, name]
-                    records.append(transition("exited", name, moment, entry, since=inside.pop(name), day=day))
-                else:
-                    entry = entries[day, name] = entries.get((day, name), 0) + 1
-                    inside[name] = moment
-                    records.append(transition("entered", name, moment, entry, day=day))
-            case "search":
-                reason = found(name, "09:00:00", f"f{n}")
-                records.append(msgspec.structs.replace(reason, at=moment, date=day))
-            case "recommend":
-                lasting = draw(st.sampled_from((None, 5, 60)))
-                expires_at = moment + timedelta(seconds=lasting) if lasting else None
-                records.append(Recommend(id=f"k{n}", code="005930", by="kim", at=moment, expires_at=expires_at))
-            case "withdraw":
-                records.append(Withdraw(id=f"w{n}", code="005930", by="kim", at=moment))
-            case "again" if records:
-                records.append(draw(st.sampled_from(records)))
-            case _:
-                records.append(Due(id=f"d{n}", kind="hold", at=moment, account="main", code="005930"))
-    return records
-
-
-def view(r: Recommendation) -> tuple[Any, ...]:
-    reasons = [
-        (x.since, x.kind, x.by, x.note) if x.kind == "manual" else (x.since, x.kind, x.condition, x.visits)
-        for x in r.reasons
+def test_a_scheduled_search_is_a_reason_from_its_result_on() -> None:
+    """From the producer's `SearchResult` to the `Reason`: once per stock, whoever ran the search, until midnight."""
+    ran = at("15:37:02")
+    result = SearchResult(
+        id="s", account="main", condition="held", seq="7", at=ran, received_at=ran.astimezone(UTC), session="a",
+        rows=(SearchRow(code="005930", name="삼성전자", price=316500), SearchRow(code="005930", exchange="NXT")),
+        scheduled_for=at("15:37:00"),
+    )  # fmt: skip
+    standby = msgspec.structs.replace(result, at=at("15:37:03"), session="b")  # the same run, by another producer
+    members = MembershipLane(0, (), 0)
+    log = [
+        output.record for n, said in enumerate((result, standby)) for output in members.take(encode(said), n).outputs
     ]
-    return (r.state, r.cause, r.at, r.score, reasons, r.expires_at)
-
-
-@settings(deadline=None)
-@given(logs(), st.sampled_from((0.0, 20.0)))
-def test_agrees_with_the_naive_model(log: list[StockRecord], expiry: float) -> None:
-    """Any log leads to the revisions that judging everything anew leads to."""
-    naive = Naive(expiry)
-    for record in log:
-        naive.read(record)
-    revisions, _ = run(policy(expiry=expiry), *log)
-    assert [view(r) for r in revisions] == naive.told
-
-
-@settings(deadline=None)
-@given(logs(), st.data())
-def test_reading_a_part_again_tells_nothing_new(log: list[StockRecord], data: st.DataObject) -> None:
-    """However much of the log is delivered a second time, nothing is told that was not told before."""
-    once, _ = run(policy(expiry=20), *log)
-    start = data.draw(st.integers(0, len(log) - 1))
-    end = data.draw(st.integers(start, len(log)))
-    again, _ = run(policy(expiry=20), *log, *log[start:end])
-    assert again == once
-
-
-@settings(deadline=None)
-@given(logs(), st.randoms())
-def test_where_a_deadline_is_announced_does_not_matter(log: list[StockRecord], chance: random.Random) -> None:
-    """Announced late or not at all, a deadline that a later record passes anyway leads to the same."""
-    quiet = [record for record in log if not isinstance(record, Due)]
-    policy_ = policy(expiry=20)
-    standing: recommend.Standing | None = None
-    noisy: list[StockRecord] = []
-    for position, record in enumerate(quiet):
-        if standing is not None and not isinstance(record, Due):
-            passed = [d for d in recommend.dues(standing) if d.at < record.at]
-            noisy += [d for d in passed if chance.random() < 0.5]
-        noisy.append(record)
-        standing = recommend.apply(standing, record, position, policy_).standing
-    assert run(policy_, *noisy)[0] == run(policy_, *quiet)[0]
+    (reason,) = log
+    assert (reason.name, reason.price, reason.exchange, reason.scheduled_for) == (
+        "삼성전자", 316500, "KRX", at("15:37:00"),
+    )  # fmt: skip
+    (opened, closed), _ = run(policy(), reason, due("00:00:00", NEXT, "day-end"))
+    assert (opened.cause_id, opened.at, closed.cause) == (reason.id, ran, "day-end")
+    (because,) = opened.reasons
+    assert (because.kind, because.condition, because.since, because.visits) == ("search", "held", ran, 1)
