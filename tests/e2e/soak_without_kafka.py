@@ -17,7 +17,8 @@ async def test_ten_real_minutes(make_roles: Callable[..., Roles], broker: Any) -
     print(
         f"{figures.away:.0f} s without Kafka, the producer killed half-way: {figures.heard:,} hits and exits heard,"
         f" {len(figures.lost)} lost, {figures.missed} in the recorded gap of the restart,"
-        f" {figures.repeats} exact repeats; at most {figures.most_spooled / 1e6:.1f} MB on the disk, sent within {figures.drained:.1f} s of its return"
+        f" {figures.repeats} exact repeats; at most {figures.most_spooled / 1e6:.1f} MB on the disk,"
+        f" sent within {figures.drained:.1f} s of its return"
     )
     assert figures.away >= SECONDS
     assert figures.lost == []
