@@ -21,6 +21,8 @@ from streams.events import HitstreamError
 # Worth one try with a new token: the token is not valid, belongs to another environment, or was withdrawn.
 STALE_TOKEN: Final = frozenset({"8005", "8031", "8103", "805004"})
 
+MASK: Final = "***"
+
 _EMBEDDED: Final = re.compile(r"(?:\[|CODE=)\s*(\d{3,6})\b")
 
 _REMEDIES: Final = {
@@ -60,6 +62,13 @@ class RateLimited(KiwoomError):
 
 class CallRefused(KiwoomError):
     """A TR call was answered with an error."""
+
+
+def masked(text: str, *secrets: str) -> str:
+    """What Kiwoom says, without secrets: a refusal may quote what it refuses, and its words go into logs and states."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, MASK)
+    return text
 
 
 def embedded_code(message: str) -> str:

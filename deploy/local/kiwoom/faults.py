@@ -60,6 +60,7 @@ STANDING: Final[Mapping[str, str]] = {
     "odd-entries": "REAL frames also hold entries that say nothing: without 843, 841 or values, of unknown types",
     "odd-codes": "codes come with a leading A, a suffix _AL, or blanks",
     # REST
+    "quoting-refusals": "tokens, LOGIN and TR calls are refused in words that quote the secrets they were asked with",
     "bad-token": "every token is refused with 8005, on REST and at LOGIN",
     "short-tokens": "new tokens are valid for 60 s",
     "wrong-app-key": "no token: 8001",

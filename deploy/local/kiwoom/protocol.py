@@ -337,6 +337,8 @@ class Session:
             return self._end(_system("R10004", R10004))
         if refused := self.faults.refusal(TOKEN_REFUSALS):
             return self._end(_refused_login(*refused))
+        if self.faults.on("quoting-refusals"):
+            return self._end(_refused_login(8005, f"Token이 유효하지 않습니다(token={token})"))
         app_key = self._app_key_of(token) if isinstance(token, str) else None
         if app_key is None or self.faults.on("refuse-login"):
             return self._end(_frame({"trnm": "LOGIN", "return_code": 805004, "return_msg": BAD_TOKEN}))

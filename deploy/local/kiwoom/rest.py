@@ -153,6 +153,9 @@ class Rest:
             return _refusal(5, f"{text}[1700:{text}. API ID=au10001]", status=429)
         if refused := self.faults.refusal(REFUSALS):
             return _refusal(3, f"인증에 실패했습니다[{refused[0]}:{refused[1]}]")
+        if self.faults.on("quoting-refusals"):
+            quoted = f"appkey={asked.get('appkey')}, secretkey={asked.get('secretkey')}"
+            return _refusal(3, f"인증에 실패했습니다[8001:App Key와 Secret Key 검증에 실패했습니다({quoted})]")
         refusal = self._tokens.refusal(asked.get("appkey"), asked.get("secretkey"))
         if refusal is not None:
             return _refusal(*refusal)
@@ -192,6 +195,8 @@ class Rest:
         if app_key is None or refused:
             code, text = refused or TOKEN_REFUSALS["bad-token"]
             return _refusal(3, f"인증에 실패했습니다[{code}:{text}]")
+        if self.faults.on("quoting-refusals"):
+            return _refusal(3, f"인증에 실패했습니다[8005:Token이 유효하지 않습니다(token={token.strip()})]")
         api_id = headers.get("api-id", "")
         if not api_id:
             return _refusal(2, "입력 값 오류입니다[1501:API ID가 Null이거나 값이 없습니다]")

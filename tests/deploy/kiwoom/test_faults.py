@@ -213,6 +213,7 @@ MOMENTS: dict[str, Callable[[Talk], tuple[Any, Any]]] = {
 # return_code and code of: a token, a TR call with a good token, LOGIN with one.
 REST: dict[str, tuple[str, str, str]] = {
     "bad-token": ("", "[8005:", "CODE=8005,"),
+    "quoting-refusals": ("appkey=key, secretkey=secret", "[8005:", "token=good"),
     "short-tokens": ("", "", ""),
     "wrong-app-key": ("[8001:", "", ""),
     "wrong-secret-key": ("[8002:", "", ""),

@@ -160,6 +160,23 @@ async def test_what_goes_wrong_with_a_token_is_one_sentence(
     assert not list(tmp_path.glob("*.json"))
 
 
+async def test_secrets_that_a_refusal_quotes_are_masked(tmp_path: Path) -> None:
+    quoting = {"return_code": 3, "return_msg": "[8001:appkey=key-1, secretkey=hush]"}
+    source = Tokens(
+        Kiwoom(quoting).http(),
+        rest_url=URL,
+        app_key=SecretStr("key-1"),
+        secret_key=SecretStr("hush"),
+        now=lambda: NOW,
+        folder=tmp_path,
+    )
+    with pytest.raises(TokenRefused, match=r"\[8001:appkey=\*\*\*, secretkey=\*\*\*\]"):
+        await source.get()
+    kiwoom = Kiwoom(ISSUED, {"return_code": 3, "return_msg": "[8050:token=T1]"})
+    with pytest.raises(TokenRefused, match=r"\[8050:token=\*\*\*\]"):
+        await all_pages(kiwoom, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
