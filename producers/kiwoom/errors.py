@@ -32,6 +32,7 @@ _REMEDIES: Final = {
     "8020": "set kiwoom.app_key and kiwoom.secret_key",
     "8030": "the key belongs to the other environment: use a real key with api.kiwoom.com, a paper key with mockapi",
     "8031": "the key belongs to the other environment: use a real key with api.kiwoom.com, a paper key with mockapi",
+    "8103": "the token or this device is not accepted: register this machine's IP address on the Open API portal",
     "8050": "register this machine's IP address on the Open API portal",
 }
 

@@ -83,10 +83,11 @@ class Tokens:
         """Let a token be valid no longer."""
         self._revoked.add(token)
 
-    def expire(self) -> None:
-        """Let no token be valid that was issued so far (by this process)."""
-        self._revoked |= self._issued
-        self._issued.clear()
+    def expire(self, app_key: str = "") -> None:
+        """Let no token be valid that was issued so far (by this process), to one app key or to all."""
+        ended = {token for token in self._issued if token.startswith(f"{app_key}.".encode().hex() if app_key else "")}
+        self._revoked |= ended
+        self._issued -= ended
 
     def app_key_of(self, token: str, now: datetime) -> str | None:
         """The app key of a valid token, None for any other."""
@@ -162,6 +163,8 @@ class Rest:
         if asked.get("grant_type") != "client_credentials":
             return _refusal(2, "입력 값 오류입니다[1516:grant_type이 올바르지 않습니다]")
         # Some clients compare the end with market time, some with the machine's: the later of the two suits both.
+        if self.faults.on("one-token"):
+            self._tokens.expire(str(asked["appkey"]))
         until = latest + (SHORT_LIFE if self.faults.on("short-tokens") else TOKEN_LIFE)
         self._issued += 1
         return Reply(

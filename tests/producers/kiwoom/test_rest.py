@@ -141,6 +141,7 @@ async def test_a_token_without_a_readable_end_is_used_until_it_is_refused(tmp_pa
         ),
         ({"return_code": 3, "return_msg": "[8002:…]"}, TokenRefused, "check kiwoom.secret_key"),
         ({"return_code": 3, "return_msg": "[8050:지정단말기 인증 실패]"}, TokenRefused, "register this machine's IP"),
+        ({"return_code": 3, "return_msg": "[8103:…]"}, TokenRefused, "register this machine's IP"),
         ({"return_code": 3, "return_msg": "[8030:…]"}, TokenRefused, "the other environment"),
         ({"return_code": 0}, TokenRefused, "no token"),
         ({"return_code": 5, "return_msg": "허용된 요청 개수를 초과하였습니다[1700:…]"}, RateLimited, "too many"),
