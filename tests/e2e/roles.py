@@ -6,6 +6,7 @@ alone: nothing is restarted by itself.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -78,8 +79,6 @@ class Roles:
 
     async def run(self, *command: str, environ: Mapping[str, str] | None = None) -> str:
         """Run `hitstream COMMAND` to its end; returns what it printed, and fails with what it complained of."""
-        import asyncio
-
         done = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "deploy.cli", *command],
@@ -136,6 +135,15 @@ class Roles:
     async def state(self) -> Any:
         """How market and sessions stand."""
         return await self.control("GET", "state")
+
+    async def market_says(self, so_many_more: int) -> None:
+        """Wait until there were so many more hits and exits."""
+        enough = int((await self.state())["events"]) + so_many_more
+
+        async def said() -> bool:
+            return int((await self.state())["events"]) >= enough
+
+        await until(said, f"{so_many_more} more hits and exits on the market", 120)
 
     async def all_live(self, *keys: str) -> None:
         """Wait until exactly these app keys are logged in, each with every condition registered and answered."""

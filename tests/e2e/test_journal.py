@@ -32,12 +32,12 @@ async def test_a_bad_day_is_recorded_replayed_and_lived_again(make_roles: Callab
     await roles.all_live(KEY)
     for name in BAD:
         (session,) = (await roles.state())["sessions"]
-        await more(roles, 15)
+        await roles.market_says(15)
         await roles.control("POST", "faults", json={"name": name})
         if name in CUTS:
             await next_session(roles, session["session"])
         await roles.all_live(KEY)
-    await more(roles, 15)
+    await roles.market_says(15)
     await roles.control("POST", "pause")
     assert roles.end("producer", signal.SIGTERM) == 0
     roles.end("market", signal.SIGTERM)
@@ -124,16 +124,6 @@ async def condition_records(roles: Roles, account: str = "main") -> list[Told]:
     """What an account's producer has published of its conditions."""
     found = await records(roles.kafka, topics.CONDITION_EVENTS)
     return [r for r in found if isinstance(r, Told) and r.account == account]
-
-
-async def more(roles: Roles, so_many: int) -> None:
-    """Wait until the market has said so much more."""
-    enough = int((await roles.state())["events"]) + so_many
-
-    async def said() -> bool:
-        return int((await roles.state())["events"]) >= enough
-
-    await until(said, f"{so_many} more hits and exits")
 
 
 async def next_session(roles: Roles, before: str) -> None:

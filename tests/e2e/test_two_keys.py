@@ -6,7 +6,6 @@ Two real processes of one account, real Kafka, a market that moves. The races in
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from streams import events, topics
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
 KEYS = {"first": KEY, "second": f"{KEY}-2"}
-KILLS = 6
+KILLS = 5
 
 
 async def test_whichever_of_two_producers_is_killed_downstream_is_the_truth(make_roles: Callable[..., Roles]) -> None:
@@ -40,7 +39,7 @@ async def test_whichever_of_two_producers_is_killed_downstream_is_the_truth(make
     killed = []
     for _ in range(KILLS):
         name = rng.choice(sorted(KEYS))
-        await asyncio.sleep(rng.uniform(0.5, 2.0))
+        await roles.market_says(rng.randint(15, 60))
         killed.append(name)
         roles.end(name)
         start(roles, name)
@@ -52,7 +51,6 @@ async def test_whichever_of_two_producers_is_killed_downstream_is_the_truth(make
     transitions = await published(roles, len(expected))
 
     assert set(killed) == KEYS.keys()
-    assert len(expected) > 500
     assert sorted((t.condition, t.code, t.kind, t.entry) for t in transitions) == sorted(map(tuple, expected))
     assert [id_ for id_, count in Counter(t.id for t in transitions).items() if count > 1] == []
 
@@ -64,7 +62,7 @@ async def test_whichever_of_two_producers_is_killed_downstream_is_the_truth(make
     ids = expected_ids({"events": truth["events"][before["total"] :]})
     assert sessions.keys() == {id_ for of_condition in ids.values() for id_ in of_condition}
     both = sum(len({session.split("-")[0] for session in said}) == 2 for said in sessions.values())
-    assert both > len(sessions) / 4, "the two producers have hardly ever said the same"
+    assert both > 10 * KILLS, "the two producers have hardly ever said the same"
 
 
 def start(roles: Roles, name: str) -> None:

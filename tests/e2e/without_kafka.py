@@ -57,7 +57,7 @@ async def told(roles: Roles, broker: Any, seconds: float, say: Callable[[str], N
     await roles.all_live(KEY)
     (session,) = (await roles.state())["sessions"]
     await roles.control("POST", "resume")
-    await market_says(roles, begun + 50)
+    await roles.market_says(50)
 
     say("Kafka goes away")
     await asyncio.to_thread(broker.stop)
@@ -95,7 +95,7 @@ async def told(roles: Roles, broker: Any, seconds: float, say: Callable[[str], N
 
     await until(drained, "an empty spool", 60 + seconds)
     figures.drained = time.monotonic() - back
-    await market_says(roles, int((await roles.state())["events"]) + 20)
+    await roles.market_says(20)
     await roles.control("POST", "pause")
     truth = await roles.control("GET", "truth")
     truth = {"events": truth["events"][begun:]}
@@ -154,13 +154,6 @@ def spooled(roles: Roles) -> int:
 
 async def market_time(roles: Roles) -> datetime:
     return datetime.fromisoformat((await roles.state())["market_time"])
-
-
-async def market_says(roles: Roles, so_many: int) -> None:
-    async def said() -> bool:
-        return int((await roles.state())["events"]) >= so_many
-
-    await until(said, f"{so_many} hits and exits on the market", 120)
 
 
 async def settled(roles: Roles, most: int) -> list[tuple[bytes, Any]]:
