@@ -11,7 +11,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types"
 	@echo "make bench   benchmarks"
-	@echo "make soak    a trading week with a fault every virtual minute"
+	@echo "make soak    a trading week with a fault every virtual minute; ten real minutes without Kafka"
 	@echo "make fuzz    a million wrong frames"
 	@echo "make docs    write docs/asyncapi.yaml and hitstream.example.toml anew"
 	@echo "make lock    resolve the dependencies anew"
@@ -65,7 +65,7 @@ bench: setup
 	@$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' -s --timeout=0 $(ARGS)
 
 soak: setup
-	@$(BIN)/python -m pytest tests/soak --override-ini python_files='soak_*.py' -s --timeout=0 $(ARGS)
+	@$(BIN)/python -m pytest tests/soak tests/e2e --override-ini python_files='soak_*.py' -s --timeout=0 $(ARGS)
 
 fuzz: setup
 	@HITSTREAM_TEST_FUZZ=1000000 $(BIN)/python -m pytest tests/producers/kiwoom/test_fuzz.py -s --timeout=0 $(ARGS)

@@ -24,7 +24,8 @@ from streams.events import Frame, Record, Status
 from .conditions import Conditions
 from .journal import CUT, Header
 from .kiwoom import frames
-from .kiwoom.session import MASK, Action, MarketClock, Moment, Over, Send, Session
+from .kiwoom.errors import MASK
+from .kiwoom.session import Action, MarketClock, Moment, Over, Send, Session
 from .publisher import Publisher
 
 _EARLY: Final = 0.005

@@ -21,6 +21,8 @@ from streams.events import HitstreamError
 # Worth one try with a new token: the token is not valid, belongs to another environment, or was withdrawn.
 STALE_TOKEN: Final = frozenset({"8005", "8031", "8103", "805004"})
 
+MASK: Final = "***"
+
 _EMBEDDED: Final = re.compile(r"(?:\[|CODE=)\s*(\d{3,6})\b")
 
 _REMEDIES: Final = {
@@ -30,6 +32,7 @@ _REMEDIES: Final = {
     "8020": "set kiwoom.app_key and kiwoom.secret_key",
     "8030": "the key belongs to the other environment: use a real key with api.kiwoom.com, a paper key with mockapi",
     "8031": "the key belongs to the other environment: use a real key with api.kiwoom.com, a paper key with mockapi",
+    "8103": "the token or this device is not accepted: register this machine's IP address on the Open API portal",
     "8050": "register this machine's IP address on the Open API portal",
 }
 
@@ -60,6 +63,13 @@ class RateLimited(KiwoomError):
 
 class CallRefused(KiwoomError):
     """A TR call was answered with an error."""
+
+
+def masked(text: str, *secrets: str) -> str:
+    """What Kiwoom says, without secrets: a refusal may quote what it refuses, and its words go into logs and states."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, MASK)
+    return text
 
 
 def embedded_code(message: str) -> str:

@@ -19,8 +19,8 @@ from streams.events import Frame, HitstreamError
 
 from . import doctor, frames
 from .doctor import Ask, Case, Cause, Connect, Finding, Listen, Login, Outcome, Seen, Step, Token, Verdict, seen
-from .errors import KiwoomError, Maintenance, RateLimited, TokenRefused, Unreachable
-from .line import MASK, Line, own_line
+from .errors import KiwoomError, Maintenance, RateLimited, TokenRefused, Unreachable, masked
+from .line import Line, own_line
 from .token import Tokens
 
 _MOST_FRAMES: Final = 50_000
@@ -212,9 +212,7 @@ class Examiner:
         return msgspec.structs.replace(said, facts=facts)
 
     def _mask(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return text
+        return masked(text, *self._secrets)
 
 
 def borrowing(case: Case, history: Iterable[Frame], states: Mapping[str, tuple[str, str]], speed: float) -> Case:

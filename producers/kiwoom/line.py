@@ -23,10 +23,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from streams.events import Frame
 
 from . import frames
-from .errors import STALE_TOKEN, TokenRefused, Unreachable, embedded_code, remedy
+from .errors import STALE_TOKEN, TokenRefused, Unreachable, embedded_code, masked, remedy
 from .token import Tokens
-
-MASK: Final = "***"
 
 _MAX_FRAME: Final = 16 * 1024 * 1024
 _OPEN_TIMEOUT: Final = 10.0
@@ -183,8 +181,7 @@ class OwnLine:
 
     def _tell(self, direction: Literal["in", "out"], text: str) -> None:
         self._numbers[direction] += 1
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
+        text = masked(text, *self._secrets)
         self._heard.add(
             Frame(
                 connection=self.name,

@@ -16,7 +16,7 @@ import httpx
 from streams.events import SearchRow, Stock
 
 from . import frames
-from .errors import STALE_TOKEN, CallRefused, RateLimited, TokenRefused, embedded_code, remedy
+from .errors import STALE_TOKEN, CallRefused, RateLimited, TokenRefused, embedded_code, masked, remedy
 from .token import Tokens, post
 
 MARKETS: Final = {"0": "KOSPI", "10": "KOSDAQ"}
@@ -85,7 +85,7 @@ class Rest:
             try:
                 headers = {"authorization": f"Bearer {token}", "api-id": api_id}
                 reply = await post(self._http, self._rest_url + path, body, headers | paging)
-                _raise_for(api_id, reply)
+                _raise_for(api_id, reply, token)
             except RateLimited:
                 if attempt == _TRIES:
                     raise
@@ -106,11 +106,11 @@ class Rest:
             self._next = loop.time() + self._spacing
 
 
-def _raise_for(api_id: str, reply: dict[str, Any]) -> None:
+def _raise_for(api_id: str, reply: dict[str, Any], token: str) -> None:
     code = reply.get("return_code")
     if code == 0:
         return
-    message = str(reply.get("return_msg", ""))
+    message = masked(str(reply.get("return_msg", "")), token)
     inside = embedded_code(message)
     if code == 5 or inside == "1700":
         raise RateLimited(f"Kiwoom allows no more calls for now ({message})", inside)

@@ -34,7 +34,7 @@ import msgspec
 from streams.events import Exchange
 
 from . import frames
-from .errors import STALE_TOKEN, embedded_code
+from .errors import STALE_TOKEN, embedded_code, masked
 
 State = Literal[
     "disconnected", "listing", "requested", "live", "refused", "unanswered", "missing", "displaced", "resting"
@@ -42,7 +42,6 @@ State = Literal[
 SessionState = Literal["disconnected", "connecting", "login", "listing", "live", "displaced", "refused", "resting"]
 
 MAX_CONDITIONS: Final = 10  # Kiwoom's policy per login; what it does with the 11th is unknown.
-MASK: Final = "***"
 
 _REGISTERED: Final = 900003
 _UNKNOWN_SEQ: Final = 900004
@@ -290,7 +289,7 @@ class Session:
 
     Args:
         wanted: at most `MAX_CONDITIONS` conditions, each name once.
-        token: raw access token; masked in everything that is traced.
+        token: raw access token; masked in everything that is traced, and in what Kiwoom says.
         patient: conditions that have already cost a connection by their silence, and shall not cost another one while
             others are live.
         trading: whether the market trades at a moment; nothing is audited outside.
@@ -361,6 +360,8 @@ class Session:
         if isinstance(frame, frames.Ping) and not self.over:
             self._put(text, now)
         self._trace("in", self._frames_in, text, now)
+        if isinstance(frame, frames.Reply | frames.System) and self._token and self._token in frame.message:
+            frame = msgspec.structs.replace(frame, message=masked(frame.message, self._token))
         if self.over:
             self._ignore_late(frame)
         else:
@@ -1074,8 +1075,7 @@ class Session:
         self._trace("out", self._frames_out, text, now)
 
     def _trace(self, direction: Literal["in", "out"], number: int, text: str, now: Moment) -> None:
-        masked = text.replace(self._token, MASK) if self._token else text
-        self._actions.append(Traced(number=number, direction=direction, at=now.at, text=masked))
+        self._actions.append(Traced(number=number, direction=direction, at=now.at, text=masked(text, self._token)))
 
     def _ignore(self, reason: str, count: int = 1) -> None:
         if count:

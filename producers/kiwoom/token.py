@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from streams.events import KST
 
-from .errors import Maintenance, RateLimited, TokenRefused, Unreachable, embedded_code, remedy
+from .errors import Maintenance, RateLimited, TokenRefused, Unreachable, embedded_code, masked, remedy
 from .lock import alone
 
 _log = structlog.get_logger(__name__)
@@ -118,7 +118,7 @@ class Tokens:
         }
         reply = await post(self._http, f"{self._rest_url}/oauth2/token", body)
         if reply.get("return_code") != 0 or not isinstance(token := reply.get("token"), str) or not token:
-            message = str(reply.get("return_msg", "no reason given"))
+            message = masked(str(reply.get("return_msg", "no reason given")), body["appkey"], body["secretkey"])
             code = embedded_code(message) or str(reply.get("return_code", ""))
             if code == "1700":
                 raise RateLimited(f"Kiwoom gives no token for now ({message}): too many were asked for", code)

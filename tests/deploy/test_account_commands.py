@@ -180,9 +180,14 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
                 assert not task.done()
                 await asyncio.sleep(0.05)
         (before,) = (await market.http.get("/local/state")).json()["sessions"]
-        diagnosis = await market.run("doctor", "--json", "--observe", "5")
+        diagnosis = await market.run("doctor", "--json", "--trace", "--bundle", "beside.zip", "--observe", "5")
         told = json.loads(diagnosis.stdout)
         assert (told["cause"], told["borrowed"]) == ("healthy", True), told
+        with zipfile.ZipFile(market.folder / "beside.zip") as bundle:
+            printed = [diagnosis.stdout, diagnosis.stderr, *(bundle.read(n).decode() for n in bundle.namelist())]
+        assert any("LOGIN" in text for text in printed)
+        for secret in market.secrets():
+            assert not [text for text in printed if secret in text]
         assert (await market.run("conditions")).returncode == 0
         assert json.loads((await market.run("search", NAME, "--json")).stdout)["source"] == "search"
         await market.fault("silent-search")

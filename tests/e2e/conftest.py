@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from product import Product
+from roles import Roles
 
 
 @pytest.fixture
@@ -27,3 +28,17 @@ def make_product(tmp_path: Path, kafka_engine: str) -> Iterator[Callable[..., Pr
     yield make
     for product in made:
         product.end()
+
+
+@pytest.fixture
+def make_roles(tmp_path: Path, broker: Any) -> Iterator[Callable[..., Roles]]:
+    """Makes roles around a broker of this test's own; nothing is started yet."""
+    made: list[Roles] = []
+
+    def make(**options: Any) -> Roles:
+        made.append(Roles(tmp_path, broker.address, **options))
+        return made[-1]
+
+    yield make
+    for roles in made:
+        roles.end_all()

@@ -56,6 +56,28 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: fl
         await asyncio.sleep(0.2)
 
 
+async def records(kafka: str, topic: topics.Topic) -> list[events.Record]:
+    """Everything on a topic, read by a plain consumer, in the order of the partitions."""
+    union: Any = functools.reduce(operator.or_, topic.records)
+    decoder = msgspec.json.Decoder(union)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        found: list[events.Record] = []
+        for partition in partitions:
+            while await consumer.position(partition) < ends[partition]:
+                batch = await consumer.getmany(partition, timeout_ms=1000)
+                for message in batch.get(partition, []):
+                    with contextlib.suppress(msgspec.DecodeError):  # what a test has spoilt on purpose
+                        found.append(decoder.decode(message.value))
+        return found
+    finally:
+        await consumer.stop()
+
+
 class Product:
     """One `hitstream up` on free ports.
 
@@ -179,27 +201,8 @@ class Product:
             return answer.json()
 
     async def records(self, topic: topics.Topic) -> list[events.Record]:
-        """Everything on a topic, read by a plain consumer, in the order of the partitions."""
-        union: Any = functools.reduce(operator.or_, topic.records)
-        decoder = msgspec.json.Decoder(union)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.kafka, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        await consumer.start()
-        try:
-            partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
-            consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            found: list[events.Record] = []
-            for partition in partitions:
-                while await consumer.position(partition) < ends[partition]:
-                    batch = await consumer.getmany(partition, timeout_ms=1000)
-                    for message in batch.get(partition, []):
-                        with contextlib.suppress(msgspec.DecodeError):  # what a test has spoilt on purpose
-                            found.append(decoder.decode(message.value))
-            return found
-        finally:
-            await consumer.stop()
+        """Everything on a topic."""
+        return await records(self.kafka, topic)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Ask ClickHouse over HTTP."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import socket
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,12 +35,22 @@ pytestmark = pytest.mark.kafka
 
 APP_KEY, SECRET_KEY = "app-key-Vq7hT2", "secret-key-Zx93Lm"
 QUICK = Timing(login_pause=0.0, send_spacing=0.0, clear_pause=0.01, goodbye_reply=0.2, login_deadline=1.0)
-SOON = Backoff(first=0.02, most=0.1)
-FAULTS = ("bad-token", "refuse-login", "other-ip", "wrong-environment", "login-unheard", "silent-login", "maintenance")
+SOON = Backoff(first=0.02, most=0.1, closed=0.1)
+FAULTS = (
+    "quoting-refusals",
+    "bad-token",
+    "refuse-login",
+    "other-ip",
+    "wrong-environment",
+    "login-unheard",
+    "silent-login",
+    "maintenance",
+)
 MOMENTS = ("token-expired", "close-abrupt", "garbage-frames", "heartbeat-lost", "token-expired", "close")
 
 
-async def test_secrets_are_nowhere(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+async def test_secrets_are_nowhere(broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    kafka = broker.address
     tokens: list[str] = []
     issue = market_rest.Tokens.issue
 
@@ -50,14 +62,17 @@ async def test_secrets_are_nowhere(kafka: str, tmp_path: Path, monkeypatch: pyte
     caplog.set_level(0)
     printed = io.StringIO()
     errors: list[str] = []
+    kept: dict[str, str] = {}
     with redirect_stdout(printed), redirect_stderr(printed), structlog.testing.capture_logs() as logged:
-        await live_through(kafka, tmp_path, tokens, errors)
+        await live_through(broker, tmp_path, errors, kept)
     journal = tmp_path / "day.zst"
     count = await record_journal(path=journal, first=Header(), bootstrap_servers=kafka)
     assert count > 20
     assert [frame async for frame in frames(kafka) if '"LOGIN","token":"***"' in frame.text]
 
-    told = {
+    assert "LOGIN" in kept["control port"]
+    assert "LOGIN" in kept["spool"]
+    told = kept | {
         "logs": repr(logged) + caplog.text,
         "output": printed.getvalue(),
         "errors": "\n".join(errors),
@@ -77,8 +92,11 @@ async def test_secrets_are_nowhere(kafka: str, tmp_path: Path, monkeypatch: pyte
         assert [where for where, text in told.items() if secret in text] == []
 
 
-async def live_through(kafka: str, folder: Path, tokens: list[str], errors: list[str]) -> None:
-    """A good day with bad moments, then a start with keys that are wrong."""
+async def live_through(broker: Any, folder: Path, errors: list[str], kept: dict[str, str]) -> None:
+    """A good day with bad moments, an hour of it without Kafka, then a start with keys that are wrong.
+
+    What only exists meanwhile – what the control port tells, what waits on the disk – is put into `kept`.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -113,7 +131,7 @@ async def live_through(kafka: str, folder: Path, tokens: list[str], errors: list
                         state_dir=str(folder / "shared"),
                     ),
                     conditions=[ConditionSource(name="신고가 돌파")],
-                    bootstrap_servers=kafka,
+                    bootstrap_servers=broker.address,
                     now=lambda: datetime.now(UTC),
                     ready=words.append,
                     state_dir=folder / "producer",
@@ -142,6 +160,21 @@ async def live_through(kafka: str, folder: Path, tokens: list[str], errors: list
             await asyncio.sleep(0.1)
             await local.post("/local/faults", json={"clear": True})
             await until(True)
+        kept["control port"] = await control_port(folder / "shared")
+        await asyncio.to_thread(broker.stop)
+        for fault in ("quoting-refusals", "token-expired"):
+            await local.post("/local/faults", json={"name": fault})
+            await local.post("/local/faults", json={"name": "close-abrupt"})
+            await until(False)
+            await local.post("/local/faults", json={"clear": True})
+            await until(True)
+        spool = folder / "producer"
+        while (waiting := content_of(spool.rglob("*.spool"))).count("LOGIN") < 4:
+            await asyncio.sleep(0.05)
+        kept["spool"] = waiting
+        await asyncio.to_thread(broker.start)
+        while list(spool.rglob("*.spool")):
+            await asyncio.sleep(0.05)
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
@@ -160,6 +193,38 @@ async def live_through(kafka: str, folder: Path, tokens: list[str], errors: list
         market.cancel()
         with suppress(asyncio.CancelledError):
             await market
+
+
+async def control_port(shared: Path) -> str:
+    """Every byte that a client is told who asks for all there is, and for what it may not have."""
+    (found,) = shared.rglob("control-*.json")
+    told = b""
+    for lines, answers in ASKED:
+        reader, writer = await asyncio.open_unix_connection(json.loads(found.read_bytes())["socket"])
+        writer.write("".join(f"{json.dumps(line)}\n" for line in lines).encode())
+        while not all(answer in told for answer in answers):
+            told += await reader.readline()
+        writer.close()
+    return told.decode()
+
+
+ASKED = [
+    ([{"ask": "status"}], [b'"view"']),
+    (
+        [{"ask": "attach"}, {"send": '{"trnm":"CNSRLST"}'}, {"send": '{"trnm":"LOGIN","token":"x"}'}],
+        [b"cannot be sent", b'\\"CNSRLST\\",\\"return_code'],
+    ),
+]
+"""What the control port is asked, and what has to be in its answers before it has told all."""
+
+
+def content_of(paths: Iterable[Path]) -> str:
+    """Everything in some files, as text."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found.append(path.read_bytes().decode("latin-1"))
+    return "".join(found)
 
 
 async def content(kafka: str, topic: str) -> str:

@@ -26,6 +26,7 @@ STANDING: Final[Mapping[str, str]] = {
     "refuse-login": "LOGIN is refused with 805004, as with a bad token",
     "login-unheard": "LOGIN does not arrive: R10004 and close",
     "early-system": "a SYSTEM notice and a PING come before the LOGIN reply",
+    "deaf-after-login": "a request less than 1.4 s after the LOGIN reply gets no reply",
     # the list
     "silent-cnsrlst": "CNSRLST gets no reply",
     "renumbered": "every condition has another seq than before (the user edited the list)",
@@ -52,21 +53,28 @@ STANDING: Final[Mapping[str, str]] = {
     "before-ack-real": "the CNSRREQ reply waits until a REAL entry of the condition was sent",
     "incomplete-reply": "the CNSRREQ reply has a row without a code",
     "no-return-code": "the CNSRREQ reply has no return_code",
+    "small-pages": "a one-shot search is answered in pages of five rows",
+    "missing-page": "the same, and all pages but the first get no reply",
+    "silent-cnsrclr": "CNSRCLR is heard, but gets no reply",
+    "refuse-reg": "REG is refused with 105111",
     "padded-seq": "replies have a seq padded with blanks",
     # REAL
     "mixed-frames": "one REAL frame holds 02 and 0B entries in the order of the tape",
     "duplicate-real": "every REAL frame is sent twice",
     "reorder-real": "the entries of a REAL frame come in another order (those of one stock keep theirs)",
     "odd-entries": "REAL frames also hold entries that say nothing: without 843, 841 or values, of unknown types",
-    "odd-codes": "codes come with a leading A, a suffix _AL, or blanks",
+    "odd-codes": "codes come with a leading A, a suffix _AL or _NX, or blanks",
     # REST
+    "quoting-refusals": "tokens, LOGIN and TR calls are refused in words that quote the secrets they were asked with",
     "bad-token": "every token is refused with 8005, on REST and at LOGIN",
+    "one-token": "a new token ends the validity of the app key's earlier ones",
     "short-tokens": "new tokens are valid for 60 s",
     "wrong-app-key": "no token: 8001",
     "wrong-secret-key": "no token: 8002",
     "missing-keys": "no token: 8020",
     "unknown-ip": "no token: 8050, this address is not registered",
     "other-ip": "8010 on REST and at LOGIN: the token was issued to another address",
+    "unknown-device": "8103 on REST and at LOGIN: the token or the device is not accepted",
     "wrong-environment": "8030 for a token, 8031 on REST and at LOGIN: real key against paper trading or the reverse",
     "too-many": "REST answers 429 with 1700",
     "too-many-tokens": "the token endpoint answers 429 with 1700",
@@ -109,6 +117,7 @@ REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
 TOKEN_REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
     "bad-token": (8005, "Token이 유효하지 않습니다"),
     "other-ip": (8010, "Token을 발급받은 IP와 서비스를 요청한 IP가 동일하지 않습니다"),
+    "unknown-device": (8103, "토큰 인증 또는 단말기인증에 실패했습니다"),
     "wrong-environment": (8031, "투자구분(실전/모의)이 달라서 Token를 사용할수가 없습니다."),
 }
 """With which code and text a token that was issued is refused under a fault, on REST and at LOGIN."""

@@ -28,6 +28,12 @@ LATE: Final = 5.0
 BURST_GAP: Final = 0.3
 """Seconds that must lie between two requests under the fault `swallow-bursts`."""
 
+SETTLING: Final = 1.4
+"""Seconds after the LOGIN reply in which, under the fault `deaf-after-login`, requests get no reply."""
+
+SMALL_PAGE: Final = 5
+"""Rows of a page under the faults `small-pages` and `missing-page`."""
+
 NEXT_REPLY: Final = 1.0
 """Seconds that a reply waits for the next one under the fault `replies-out-of-order`."""
 
@@ -146,6 +152,7 @@ class Session:
         self._pages: dict[str, list[dict[str, str]]] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
         self._last_request = -1e9
+        self._logged_in_at = -1e9
         self._next_ping = 0.0
         self._unanswered: float | None = None
         self._was_deaf = False
@@ -184,6 +191,8 @@ class Session:
         self._last_request = now
         if hasty and self.faults.on("swallow-bursts"):
             return self._ignore("sent in a burst")
+        if now - self._logged_in_at < SETTLING and self.faults.on("deaf-after-login"):
+            return self._ignore("sent too soon after LOGIN")
         if not self._within_rate(trnm, now):
             return self._out(_refused(trnm, 105110, _TOO_MANY.format(trnm)))
         return self._out(*answer(self, frame, now))
@@ -337,11 +346,14 @@ class Session:
             return self._end(_system("R10004", R10004))
         if refused := self.faults.refusal(TOKEN_REFUSALS):
             return self._end(_refused_login(*refused))
+        if self.faults.on("quoting-refusals"):
+            return self._end(_refused_login(8005, f"Token이 유효하지 않습니다(token={token})"))
         app_key = self._app_key_of(token) if isinstance(token, str) else None
         if app_key is None or self.faults.on("refuse-login"):
             return self._end(_frame({"trnm": "LOGIN", "return_code": 805004, "return_msg": BAD_TOKEN}))
         first = self.app_key is None
         self.app_key = app_key
+        self._logged_in_at = now
         if first and self.faults.on("contested-key"):
             self._contested_at = now + CONTEST
         outputs: list[Output] = []
@@ -402,7 +414,7 @@ class Session:
         condition = self._offered().get(seq) if isinstance(seq, str) else None
         if condition is None or not isinstance(seq, str):
             return [_refused("CNSRREQ", 900004, f"존재하지 않는 일련번호입니다.(seq={seq})")]
-        if (why := self._mute(condition, search_type)) is not None:
+        if (why := self._mute(condition, search_type, frame.get("cont_yn"))) is not None:
             return self._silence(why)
         if self.faults.on("refuse-cnsrreq", condition.seq):
             return [_refused("CNSRREQ", 900099, f"조건검색 요청이 거부되었습니다.(seq={seq})")]
@@ -429,7 +441,7 @@ class Session:
             return []
         return [reply]
 
-    def _mute(self, condition: Condition, search_type: str) -> str | None:
+    def _mute(self, condition: Condition, search_type: str, cont_yn: object) -> str | None:
         """Why a CNSRREQ gets no reply; None if it gets one."""
         if self.faults.on("silent-cnsrreq", condition.seq):
             return "CNSRREQ under the fault silent-cnsrreq"
@@ -437,6 +449,8 @@ class Session:
             return f"CNSRREQ of type {search_type} that is kept silent"
         if self.faults.on("key-without-right") and not _further_key(self.app_key or ""):
             return "CNSRREQ with a key that has no right"
+        if search_type == "0" and cont_yn == "Y" and self.faults.on("missing-page", condition.seq):
+            return "one-shot CNSRREQ for a page that is missing"
         if search_type == "0" and self._registered and self.faults.on("no-search-while-live"):
             return "one-shot CNSRREQ while a realtime one is registered"
         return None
@@ -458,8 +472,9 @@ class Session:
         else:
             members = self._exchange.day.members[condition.seq]
             self._pages[seq] = [self._search_row(code) for code in members]
-        rows = self._pages[seq][start : start + self._rules.page]
-        following = start + self._rules.page
+        small = self.faults.on("small-pages", condition.seq) or self.faults.on("missing-page", condition.seq)
+        following = start + (SMALL_PAGE if small else self._rules.page)
+        rows = self._pages[seq][start:following]
         more = following < len(self._pages[seq])
         if not more:
             del self._pages[seq]
@@ -496,6 +511,8 @@ class Session:
             return [_refused("CNSRCLR", 900004, f"존재하지 않는 일련번호입니다.(seq={seq})")]
         if own is not None:
             del self._registered[own]
+        if self.faults.on("silent-cnsrclr"):
+            return self._silence("CNSRCLR under the fault silent-cnsrclr")
         return [_frame({"trnm": "CNSRCLR", "seq": seq, "return_code": 0, "return_msg": "정상종료되었습니다."})]
 
     # --- prices
@@ -503,7 +520,7 @@ class Session:
     def _register(self, frame: dict[str, Any], _now: float) -> list[Send]:
         wanted = _registrations(frame)
         group = frame.get("grp_no")
-        if wanted is None or not isinstance(group, str):
+        if wanted is None or not isinstance(group, str) or self.faults.on("refuse-reg"):
             return [_refused("REG", 105111, "실시간 항목 등록에 실패했습니다")]
         kept = self._groups.get(group, {}) if frame.get("refresh", "1") != "0" else {}
         changed = {item: set(types) for item, types in kept.items()}
@@ -666,7 +683,7 @@ def _hhmmss(second: float) -> str:
 def _condition_entry(seq: str, crossing: Crossing, *, odd: bool) -> dict[str, Any]:
     code = crossing.code
     if odd:
-        code = (f"A{code}", f"{code}_AL", f" {code} ")[crossing.index % 3]
+        code = (f"A{code}", f"{code}_AL", f" {code} ", f"{code}_NX")[crossing.index % 4]
     values = {
         "841": seq,
         "9001": code,

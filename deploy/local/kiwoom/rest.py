@@ -83,10 +83,11 @@ class Tokens:
         """Let a token be valid no longer."""
         self._revoked.add(token)
 
-    def expire(self) -> None:
-        """Let no token be valid that was issued so far (by this process)."""
-        self._revoked |= self._issued
-        self._issued.clear()
+    def expire(self, app_key: str = "") -> None:
+        """Let no token be valid that was issued so far (by this process), to one app key or to all."""
+        ended = {token for token in self._issued if token.startswith(f"{app_key}.".encode().hex() if app_key else "")}
+        self._revoked |= ended
+        self._issued -= ended
 
     def app_key_of(self, token: str, now: datetime) -> str | None:
         """The app key of a valid token, None for any other."""
@@ -153,12 +154,17 @@ class Rest:
             return _refusal(5, f"{text}[1700:{text}. API ID=au10001]", status=429)
         if refused := self.faults.refusal(REFUSALS):
             return _refusal(3, f"인증에 실패했습니다[{refused[0]}:{refused[1]}]")
+        if self.faults.on("quoting-refusals"):
+            quoted = f"appkey={asked.get('appkey')}, secretkey={asked.get('secretkey')}"
+            return _refusal(3, f"인증에 실패했습니다[8001:App Key와 Secret Key 검증에 실패했습니다({quoted})]")
         refusal = self._tokens.refusal(asked.get("appkey"), asked.get("secretkey"))
         if refusal is not None:
             return _refusal(*refusal)
         if asked.get("grant_type") != "client_credentials":
             return _refusal(2, "입력 값 오류입니다[1516:grant_type이 올바르지 않습니다]")
         # Some clients compare the end with market time, some with the machine's: the later of the two suits both.
+        if self.faults.on("one-token"):
+            self._tokens.expire(str(asked["appkey"]))
         until = latest + (SHORT_LIFE if self.faults.on("short-tokens") else TOKEN_LIFE)
         self._issued += 1
         return Reply(
@@ -192,6 +198,8 @@ class Rest:
         if app_key is None or refused:
             code, text = refused or TOKEN_REFUSALS["bad-token"]
             return _refusal(3, f"인증에 실패했습니다[{code}:{text}]")
+        if self.faults.on("quoting-refusals"):
+            return _refusal(3, f"인증에 실패했습니다[8005:Token이 유효하지 않습니다(token={token.strip()})]")
         api_id = headers.get("api-id", "")
         if not api_id:
             return _refusal(2, "입력 값 오류입니다[1501:API ID가 Null이거나 값이 없습니다]")

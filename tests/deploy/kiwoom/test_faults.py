@@ -26,6 +26,7 @@ from .worlds import settle, world
 NOW = datetime(2026, 3, 9, 10, 0, tzinfo=KST)
 LOGIN = {"trnm": "LOGIN", "token": "good"}
 LIST = {"trnm": "CNSRLST"}
+REGISTER = {"trnm": "REG", "grp_no": "1", "refresh": "1", "data": [{"item": [""], "type": ["0s"]}]}
 
 
 @pytest.fixture(scope="module")
@@ -171,12 +172,28 @@ ROWS: dict[str, Callable[[Make], tuple[Any, Any]]] = {
         ["000010", "000020"],
     ),
     "odd-entries": lambda new: (len(new(*READY, ask()).told(crossing())[0]["data"]), 8),
+    "deaf-after-login": lambda new: ((new(LOGIN).say(LIST), code(new(LOGIN).say(LIST, after=1.5))), ([], 0)),
+    "small-pages": lambda new: (
+        (talk := new(*READY), page := talk.say(ask("0", "0"))[0], len(page["data"]), page["cont_yn"],
+         len(talk.say(ask("0", "0") | {"cont_yn": "Y", "next_key": page["next_key"]})))[2:],
+        (5, "Y", 1),
+    ),
+    "missing-page": lambda new: (
+        (talk := new(*READY), page := talk.say(ask("0", "0"))[0], len(page["data"]), page["cont_yn"],
+         talk.say(ask("0", "0") | {"cont_yn": "Y", "next_key": page["next_key"]}))[2:],
+        (5, "Y", []),
+    ),
+    "silent-cnsrclr": lambda new: (
+        (talk := new(*READY, ask()), talk.say({"trnm": "CNSRCLR", "seq": "7"}), talk.told(crossing()))[1:],
+        ([], []),
+    ),
+    "refuse-reg": lambda new: (code(new(LOGIN).say(REGISTER)), 105111),
     "odd-codes": lambda new: (
         [
             new(*READY, ask()).told(crossing(index=index))[0]["data"][0]["values"]["9001"]
-            for index in range(3)
+            for index in range(4)
         ],
-        ["A005930", "005930_AL", " 005930 "],
+        ["A005930", "005930_AL", " 005930 ", "005930_NX"],
     ),
 }  # fmt: skip
 
@@ -213,13 +230,16 @@ MOMENTS: dict[str, Callable[[Talk], tuple[Any, Any]]] = {
 # return_code and code of: a token, a TR call with a good token, LOGIN with one.
 REST: dict[str, tuple[str, str, str]] = {
     "bad-token": ("", "[8005:", "CODE=8005,"),
+    "quoting-refusals": ("appkey=key, secretkey=secret", "[8005:", "token=good"),
     "short-tokens": ("", "", ""),
+    "one-token": ("", "", ""),
     "wrong-app-key": ("[8001:", "", ""),
     "wrong-secret-key": ("[8002:", "", ""),
     "missing-keys": ("[8020:", "", ""),
     "unknown-ip": ("[8050:", "", ""),
     "other-ip": ("", "[8010:", "CODE=8010,"),
     "wrong-environment": ("[8030:", "[8031:", "CODE=8031,"),
+    "unknown-device": ("", "[8103:", "CODE=8103,"),
     "too-many": ("", "[1700:", ""),
     "too-many-tokens": ("[1700:", "", ""),
     "maintenance": ("<!DOCTYPE html>", "<!DOCTYPE html>", ""),
@@ -298,6 +318,26 @@ def test_short_tokens_end_after_a_minute(market: Exchange) -> None:
     assert isinstance(reply, dict)
     assert tokens.app_key_of(reply["token"], NOW + timedelta(seconds=59)) == "key"
     assert tokens.app_key_of(reply["token"], NOW + timedelta(seconds=61)) is None
+
+
+def test_a_new_token_can_end_the_ones_before(market: Exchange) -> None:
+    tokens = Tokens("key", "secret")
+    rest = Rest(market, tokens, Limits())
+
+    def issue(app_key: str) -> str:
+        body = json.dumps({"grant_type": "client_credentials", "appkey": app_key, "secretkey": "secret"})
+        reply = rest.answer("/oauth2/token", {}, body.encode(), real=0.0, latest=NOW).body
+        assert isinstance(reply, dict)
+        return str(reply["token"])
+
+    def valid(*issued: str) -> list[bool]:
+        return [tokens.app_key_of(token, NOW) is not None for token in issued]
+
+    first, of_another = issue("key"), issue("key-2")
+    kept = issue("key")
+    assert valid(first, of_another, kept) == [True, True, True]
+    rest.faults = named(["one-token"])
+    assert valid(issue("key"), first, kept, of_another) == [True, False, False, True]
 
 
 async def test_expired_tokens_are_refused_and_new_ones_are_not(start: Start) -> None:

@@ -106,6 +106,9 @@ def test_no_frame_ends_the_decoder_or_the_session() -> None:
             assert isinstance(actions[0], Send)
         if isinstance(read, frames.Unreadable) and not before:
             assert any(isinstance(action, Ignored) for action in actions)
+        if isinstance(read, frames.Real) and not before:
+            useless = sum(isinstance(one, frames.Discarded) for one in read.entries)
+            assert sum(action.count for action in actions if isinstance(action, Ignored)) >= useless
     assert journaled == COUNT
     assert {"not-json", "no-trnm", "unknown-trnm", "no-seq", "bad-code", "no-action"} <= ignored.keys()
     print(f"{COUNT:,} frames, {sessions:,} sessions, ignored: {dict(ignored.most_common())}")

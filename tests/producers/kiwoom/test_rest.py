@@ -141,6 +141,7 @@ async def test_a_token_without_a_readable_end_is_used_until_it_is_refused(tmp_pa
         ),
         ({"return_code": 3, "return_msg": "[8002:…]"}, TokenRefused, "check kiwoom.secret_key"),
         ({"return_code": 3, "return_msg": "[8050:지정단말기 인증 실패]"}, TokenRefused, "register this machine's IP"),
+        ({"return_code": 3, "return_msg": "[8103:…]"}, TokenRefused, "register this machine's IP"),
         ({"return_code": 3, "return_msg": "[8030:…]"}, TokenRefused, "the other environment"),
         ({"return_code": 0}, TokenRefused, "no token"),
         ({"return_code": 5, "return_msg": "허용된 요청 개수를 초과하였습니다[1700:…]"}, RateLimited, "too many"),
@@ -158,6 +159,23 @@ async def test_what_goes_wrong_with_a_token_is_one_sentence(
     with pytest.raises(error, match=says):
         await tokens(Kiwoom(reply), tmp_path).get()
     assert not list(tmp_path.glob("*.json"))
+
+
+async def test_secrets_that_a_refusal_quotes_are_masked(tmp_path: Path) -> None:
+    quoting = {"return_code": 3, "return_msg": "[8001:appkey=key-1, secretkey=hush]"}
+    source = Tokens(
+        Kiwoom(quoting).http(),
+        rest_url=URL,
+        app_key=SecretStr("key-1"),
+        secret_key=SecretStr("hush"),
+        now=lambda: NOW,
+        folder=tmp_path,
+    )
+    with pytest.raises(TokenRefused, match=r"\[8001:appkey=\*\*\*, secretkey=\*\*\*\]"):
+        await source.get()
+    kiwoom = Kiwoom(ISSUED, {"return_code": 3, "return_msg": "[8050:token=T1]"})
+    with pytest.raises(TokenRefused, match=r"\[8050:token=\*\*\*\]"):
+        await all_pages(kiwoom, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -707,6 +707,19 @@ def test_every_frame_is_traced_with_its_number_and_the_token_masked() -> None:
     assert not any("SECRET" in t.text for t in traced)
 
 
+def test_a_token_that_kiwoom_quotes_goes_no_further() -> None:
+    talk = live("CCI")
+    talk.hear('{"trnm":"SYSTEM","code":"N00001","message":"token=SECRET"}')
+    talk.hear('{"trnm":"SYSTEM","code":"R10004","message":"token=SECRET"}')
+    assert talk.over.cause == "R10004 token=***"
+    refused = Talk("CCI")
+    refused.open()
+    refused.hear('{"trnm":"LOGIN","return_code":805004,"return_msg":"[CODE=8005, MESSAGE=Token SECRET]"}')
+    assert refused.over.cause == "LOGIN was refused: [CODE=8005, MESSAGE=Token ***]"
+    kept = [action for action in talk.actions + refused.actions if not isinstance(action, Send)]
+    assert "SECRET" not in repr(kept)
+
+
 def test_the_reply_to_somebody_elses_search_is_not_taken_for_a_snapshot() -> None:
     talk = Talk("CCI")
     talk.listed()
