@@ -126,12 +126,14 @@ def doctor(
     bundle: Path | None = None,
     lang: Literal["ko", "en"] | None = None,
     observe: float = 20.0,
+    fresh: Annotated[bool, Parameter(name="--fresh", negative=())] = False,
     second_key_file: Path | None = None,
     config: Config = None,
 ) -> int:
     """Say what is wrong with the condition search, how sure that is, and what to do.
 
-    Runs over the running producer's session, and logs in itself only if none runs.
+    Runs over the running producer's session, and logs in itself only if none runs. What is live there is not
+    interrupted, unless --fresh allows it; where nothing is live, a fresh connection is taken without asking.
 
     Parameters
     ----------
@@ -145,6 +147,9 @@ def doctor(
         Language of the words, instead of the locale's.
     observe
         Seconds to listen for events.
+    fresh
+        Let the running producer end its session in good order for some seconds and open a fresh one, if only that can
+        tell what is wrong. What happens meanwhile is told as a gap.
     second_key_file
         File with a second app key and its secret key, one a line: tells a withdrawn right from a server that is down.
     """
@@ -173,6 +178,7 @@ def doctor(
             settings,
             name,
             observe=observe,
+            fresh=fresh,
             second=second,
             on_finding=(lambda _: None) if as_json else show,
             on_frame=show_frame if trace else (lambda _: None),
@@ -180,10 +186,11 @@ def doctor(
     )
     verdict = done.verdict
     wrong, remedy = verdicts.wrong(verdict, language), verdicts.remedy(verdict, language)
+    decides = verdicts.surer(verdict, language)
     if bundle is not None:
         _write_bundle(bundle, done, settings)
     if as_json:
-        words = {"wrong": wrong, "remedy": remedy}
+        words = {"wrong": wrong, "remedy": remedy, "decides": decides}
         told: dict[str, Any] = msgspec.to_builtins(verdict)
         told |= {**words, "good": verdict.cause in GOOD, "seconds": done.seconds, "borrowed": done.borrowed}
         told["findings"] = [
@@ -203,6 +210,8 @@ def doctor(
         _say(f"{verdicts.name(verdict.cause)} – {verdicts.sure(verdict.sure, language)}")
         _say(wrong)
         _say(f"→ {remedy}")
+        if decides:
+            _say(f"→ {decides}")
         if verdict.also:
             also = "또는" if language == "ko" else "or"
             _say(f"({also}: {', '.join(verdicts.name(cause) for cause in verdict.also)})")
@@ -215,7 +224,14 @@ def doctor(
 
 
 async def _examine(
-    settings: Settings, name: str, *, observe: float, second: tuple[str, str] | None, on_finding: Any, on_frame: Any
+    settings: Settings,
+    name: str,
+    *,
+    observe: float,
+    fresh: bool,
+    second: tuple[str, str] | None,
+    on_finding: Any,
+    on_frame: Any,
 ) -> Any:
     from producers.calendar import calendar_of
     from producers.control import NotRunning, attach
@@ -231,6 +247,7 @@ async def _examine(
         stex_tp=kiwoom.stex_tp,
         problems=tuple(_problems(settings)),
         hours=calendar.phase(clock.now()),
+        fresh="asked" if fresh else "",
         observe=observe,
         pause=kiwoom.login_pause,
         second_key=second is not None,
@@ -238,20 +255,17 @@ async def _examine(
     shown: dict[str, Any] = {"on_finding": on_finding, "on_frame": on_frame, "secrets": _secrets(settings, second)}
     if case.problems:
         return await Examiner(case, url="", tokens=None, **shown).run()
+    folder, key = _folder(settings), _key(settings)
     async with AsyncExitStack() as stack:
+        access = await stack.enter_async_context(_Access(settings, "hitstream doctor"))
+        shown |= {"url": kiwoom.websocket_url, "tokens": access.tokens, "spacing": kiwoom.send_spacing}
+        if second is not None:
+            shown |= await access.second(*second)
         try:
-            line = await stack.enter_async_context(attach(_folder(settings), _key(settings)))
+            line = await stack.enter_async_context(attach(folder, key))
         except NotRunning:
-            access = await stack.enter_async_context(_Access(settings, "hitstream doctor"))
-            others = access.others(*second) if second is not None else None
-            return await Examiner(
-                case,
-                url=kiwoom.websocket_url,
-                tokens=access.tokens,
-                second=others,
-                spacing=kiwoom.send_spacing,
-                **shown,
-            ).run()
+            access.lock()
+            return await Examiner(case, **shown).run()
         view = line.view
         state, cause = view.session
         case = replace(
@@ -259,7 +273,10 @@ async def _examine(
             connected=view.asking,
             session=f"{state}: {cause}" if cause else state,
         )
-        return await Examiner(case, url="", tokens=None, line=line, speed=view.speed, **shown).run()
+        how: Literal["free", "anyway"] = "free" if case.fresh == "free" and not fresh else "anyway"
+        return await Examiner(
+            case, line=line, fresh=lambda: attach(folder, key, fresh=how), speed=view.speed, **shown
+        ).run()
 
 
 def _write_bundle(path: Path, done: Any, settings: Settings) -> None:
@@ -302,12 +319,28 @@ class _Access:
         self.http = await self._stack.enter_async_context(httpx.AsyncClient(timeout=_HTTP_TIMEOUT))
         kiwoom = self._settings.kiwoom
         self.tokens = self.others(kiwoom.app_key.get_secret_value(), kiwoom.secret_key.get_secret_value())
-        if self._who == "hitstream doctor":
-            self._lock()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def second(self, app_key: str, secret_key: str) -> dict[str, Any]:
+        """How the doctor gets at a second app key: over the session of the producer that runs with it, else by a token.
+
+        Raises:
+            KeyInUse: something else is logged in with it.
+        """
+        from producers.control import NotRunning, attach, look
+        from producers.kiwoom.lock import login_lock
+        from producers.kiwoom.token import short_name
+
+        folder, key = _folder(self._settings), short_name(app_key)
+        try:
+            await look(folder, key)
+        except NotRunning:
+            self._stack.enter_context(login_lock(folder, key, self._who))
+            return {"second": self.others(app_key, secret_key)}
+        return {"second_line": lambda: attach(folder, key)}
 
     def others(self, app_key: str, secret_key: str) -> Any:
         """The tokens of an app key."""
@@ -337,7 +370,7 @@ class _Access:
         try:
             attached = await self._stack.enter_async_context(attach(_folder(self._settings), _key(self._settings)))
         except NotRunning:
-            self._lock()
+            self.lock()
             return await self._stack.enter_async_context(
                 logged_in(
                     kiwoom.websocket_url,
@@ -353,7 +386,12 @@ class _Access:
             raise HitstreamError(f"the running producer's session is {state}{why}: `hitstream doctor` says more")
         return attached
 
-    def _lock(self) -> None:
+    def lock(self) -> None:
+        """Be the only one who logs in with the app key.
+
+        Raises:
+            KeyInUse: another process does.
+        """
         from producers.kiwoom.lock import login_lock
 
         self._stack.enter_context(login_lock(_folder(self._settings), _key(self._settings), self._who))

@@ -30,6 +30,7 @@ from .kiwoom.doctor import GOOD, Case
 from .kiwoom.errors import Unreachable
 from .kiwoom.examination import Examination, Examiner, borrowing
 from .kiwoom.rest import Rest
+from .kiwoom.token import Tokens
 from .searches import Run
 from .settings import ConditionSource, KiwoomSettings
 
@@ -56,6 +57,7 @@ class Errands:
 
     Args:
         board: the running session.
+        tokens: the producer's, to see whether Kiwoom gives one where there is no session.
         offer: publishes a record.
         trading: whether a day is a trading day.
         hours: where the trading day is at a moment.
@@ -73,6 +75,7 @@ class Errands:
         producer: str,
         board: Switchboard,
         rest: Rest,
+        tokens: Tokens | None = None,
         offer: Callable[[Record], None],
         now: Callable[[], datetime],
         trading: Callable[[date], bool],
@@ -88,6 +91,7 @@ class Errands:
         self._producer = producer
         self._board = board
         self._rest = rest
+        self._tokens = tokens
         self._offer = offer
         self._now = now
         self._trading = trading
@@ -213,7 +217,16 @@ class Errands:
                 connected=view.asking,
                 session=": ".join(part for part in view.session if part),
             )
-            return await Examiner(borrowed, url="", tokens=None, line=tap, secrets=secrets, speed=view.speed).run()
+            return await Examiner(
+                borrowed,
+                url="",
+                tokens=self._tokens,
+                line=tap,
+                # By itself a diagnosis interrupts nothing: a fresh connection only where nothing is live anyway.
+                fresh=lambda: self._board.fresh(anyway=False),
+                secrets=secrets,
+                speed=view.speed,
+            ).run()
 
     # -- the session
 

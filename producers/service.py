@@ -204,6 +204,7 @@ async def _produce(
                 calendar=lambda: service.calendar,
                 on_frame=_each(publisher.offer if kiwoom.journal else None, board.on_frame, on_frame),
             )
+            board.loan = client
             rest = Rest(http, tokens, rest_url=kiwoom.rest_url)
             errands = Errands(
                 kiwoom=kiwoom,
@@ -211,6 +212,7 @@ async def _produce(
                 producer=producer,
                 board=board,
                 rest=rest,
+                tokens=tokens,
                 offer=publisher.offer,
                 now=now,
                 trading=lambda day: service.calendar.always or service.calendar.day(day) is not None,

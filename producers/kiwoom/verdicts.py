@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
-from .doctor import NUMBERS, Cause, Fact, Finding, Sure, Verdict
+from .doctor import NUMBERS, Cause, Fact, Finding, Sure, Surer, Verdict
 
 Language = Literal["ko", "en"]
 
@@ -46,6 +46,22 @@ SURE: Final[dict[Sure, Words]] = {
     "possible": Words("possible", "가능성"),
 }
 
+SURER: Final[dict[Surer, Words]] = {
+    "": Words("", ""),
+    "fresh": Words(
+        "`hitstream doctor --fresh` decides: the running producer then ends its session for some seconds and lends a fresh connection, and what happens meanwhile is recorded as a gap.",
+        "`hitstream doctor --fresh`로 확정할 수 있습니다. 실행 중인 수집기가 세션을 몇 초간 끊고 새 연결을 내주며, 그동안은 공백으로 기록됩니다.",
+    ),
+    "second-key": Words(
+        "A second app key decides whether the server or this key's right is at fault: `hitstream doctor --second-key-file FILE`.",
+        "서버 문제인지 이 앱키의 권한 문제인지는 두 번째 앱키로 확정할 수 있습니다: `hitstream doctor --second-key-file FILE`.",
+    ),
+    "in-hours": Words(
+        "Only a request in trading hours decides: run `hitstream doctor` again after the open.",
+        "장중의 요청만이 확정할 수 있습니다. 개장 후 `hitstream doctor`를 다시 실행하세요.",
+    ),
+}
+
 FINDINGS: Final[dict[str, Words]] = {
     "settings": Words(
         "the settings are complete; {conditions} conditions configured", "설정 완료, 조건 {conditions}개"
@@ -67,10 +83,9 @@ FINDINGS: Final[dict[str, Words]] = {
     "list-silent": Words(
         "CNSRLST is not answered in {took} s; {pings} PINGs meanwhile", "CNSRLST {took}초간 무응답, PING {pings}개"
     ),
-    "no-session": Words(
-        "the running producer has no session: {message}", "실행 중인 프로듀서에 세션이 없음: {message}"
-    ),
-    "given-up": Words("the producer gave this connection up: {message}", "프로듀서가 이 연결을 포기함: {message}"),
+    "no-session": Words("the running producer has no session: {message}", "실행 중인 수집기에 세션이 없음: {message}"),
+    "record": Words("there is only the record of a session that has ended", "끝난 세션의 기록만 있음"),
+    "given-up": Words("the producer gave this connection up: {message}", "수집기가 이 연결을 포기함: {message}"),
     "never-listed": Words(
         "CNSRREQ was sent without a CNSRLST before it on this connection",
         "이 연결에서 CNSRLST 없이 CNSRREQ가 먼저 전송됨",
@@ -97,6 +112,10 @@ FINDINGS: Final[dict[str, Words]] = {
         "the reply for “{condition}” came {took} s after its request, yet the program holds it for {belief}",
         "“{condition}”의 응답이 {took}초 만에 도착했으나 프로그램은 {belief} 상태로 여김",
     ),
+    "reply-unreadable": Words(
+        "the reply for “{condition}” came {took} s after its request, and cannot be read",
+        "“{condition}”의 응답이 {took}초 만에 도착했으나 읽을 수 없음",
+    ),
     "events": Words("{events} hits and exits, {pings} PINGs", "편입·이탈 {events}건, PING {pings}개"),
     "no-events": Words("no hit or exit in {seconds} s; {pings} PINGs", "{seconds}초간 편입·이탈 없음, PING {pings}개"),
     "experiment-answered": Words(
@@ -109,8 +128,15 @@ FINDINGS: Final[dict[str, Words]] = {
     ),
     "others-answer": Words("other conditions are answered", "다른 조건은 응답함"),
     "not-ours": Words(
-        "the session is the running producer's: no new login is made beside it",
-        "실행 중인 프로듀서의 세션이므로 새로 로그인하지 않음",
+        "conditions are live on the running producer's session: it is not interrupted for a fresh connection",
+        "실행 중인 수집기의 세션에 수신 중인 조건이 있어, 새 연결을 위해 끊지 않음",
+    ),
+    "lending": Words(
+        "the running producer ends its session in good order and opens a fresh one for this",
+        "실행 중인 수집기가 세션을 정상 종료하고 진단용 새 연결을 여는 중",
+    ),
+    "not-lent": Words(
+        "the running producer gives no fresh connection: {message}", "수집기가 새 연결을 내주지 않음: {message}"
     ),
     "reconnecting": Words("a fresh connection", "새 연결 시도"),
     "with-second-key": Words("a fresh connection with the second app key", "두 번째 앱키로 새 연결"),
@@ -423,6 +449,36 @@ ADVICE: Final[dict[Cause, Advice]] = {
             "HTS에 조건식이 저장되어 있는지 확인하고 권한을 문의하세요.",
         ),
     ),
+    "realtime-down": Advice(
+        Words(
+            "Realtime registration does not answer for any condition, while one-shot searches of the same conditions do: that part of the server's condition module is down.",
+            "어떤 조건도 실시간 등록(type 1)에 응답하지 않지만 같은 조건의 단건 조회(type 0)는 응답합니다. 서버의 실시간 조건검색이 멈춰 있습니다.",
+        ),
+        Words(
+            "Hitstream goes on asking by itself. Until it answers, `hitstream search NAME` and search_at still work; send `hitstream doctor --bundle FILE` to the broker's support.",
+            "Hitstream이 계속 다시 요청합니다. 그동안 `hitstream search 조건명`과 search_at은 쓸 수 있습니다. `hitstream doctor --bundle FILE`을 고객센터에 보내세요.",
+        ),
+    ),
+    "search-down": Advice(
+        Words(
+            "One-shot searches are not answered for any condition, also on a quiet session; realtime requests are.",
+            "조용한 세션에서도 단건 조회(type 0)는 어떤 조건도 응답하지 않지만, 실시간 요청(type 1)은 응답합니다.",
+        ),
+        Words(
+            "Hits and exits are not affected. Hitstream takes searches from the realtime snapshot with prices of ka10095 meanwhile; audits of quiet conditions prove nothing until searches answer again.",
+            "편입·이탈 수신에는 영향이 없습니다. Hitstream은 그동안 단건 조회를 실시간 스냅숏과 ka10095 시세로 대신합니다.",
+        ),
+    ),
+    "reply-unreadable": Advice(
+        Words(
+            "The server answers “{condition}”, but its reply cannot be read in full, so nothing is built on it.",
+            "서버가 “{condition}”에 응답하지만 응답을 온전히 읽을 수 없어 사용하지 않습니다.",
+        ),
+        Words(
+            "Look at the reply (`hitstream doctor --trace`): if its form is new, update Hitstream; if it is damaged, send `hitstream doctor --bundle FILE` to the broker's support.",
+            "`hitstream doctor --trace`로 응답을 확인하세요. 형식이 바뀌었으면 Hitstream을 갱신하고, 손상이면 `hitstream doctor --bundle FILE`을 고객센터에 보내세요.",
+        ),
+    ),
     "module-down": Advice(
         Words(
             "The server's condition module does not answer: the list comes, and no condition is answered, for types 0 and 1,"
@@ -453,6 +509,11 @@ def wrong(verdict: Verdict, language: Language) -> str:
 def remedy(verdict: Verdict, language: Language) -> str:
     """What to do."""
     return _filled(ADVICE[verdict.cause].remedy, verdict.facts, language)
+
+
+def surer(verdict: Verdict, language: Language) -> str:
+    """What would decide, where the verdict is not sure; empty if nothing would."""
+    return _pick(SURER[verdict.surer], language)
 
 
 def name(cause: Cause) -> str:
