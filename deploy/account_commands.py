@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -27,10 +27,14 @@ from . import logs
 from .clock import Clock
 from .settings import LogSettings, Settings
 
+if TYPE_CHECKING:
+    from .doctor_view import View
+
 Config = Annotated[Path | None, Parameter(name="--config", help="Settings file (default: ./hitstream.toml).")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
 
 _HTTP_TIMEOUT = 10.0
+_WIDE = 110  # Columns of a terminal that has room for every price of a stock.
 
 
 def conditions(*, as_json: Json = False, config: Config = None) -> int:
@@ -100,15 +104,22 @@ def search(name: str, /, *, as_json: Json = False, config: Config = None) -> int
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("code", "name", title=f"{name}  {result.at.astimezone(KST):%Y-%m-%d %H:%M:%S} KST")
-    for column in ("price", "change", "rate %", "open", "high", "low", "volume"):
-        table.add_column(column, justify="right")
+    console = Console(highlight=False)
+    # What a narrow terminal has no room for is left out rather than cut off.
+    names = ["price", "change", "rate %", "open", "high", "low", "volume"]
+    shown = [n for n in names if console.width >= _WIDE or n in ("price", "rate %", "volume")]
+    table = Table("code", title=f"{name}  {result.at.astimezone(KST):%Y-%m-%d %H:%M:%S} KST")
+    table.add_column("name", no_wrap=True)
+    for column in shown:
+        table.add_column(column, justify="right", no_wrap=True)
     for row in result.rows:
-        numbers = [row.price, row.change, row.change_rate, row.open, row.high, row.low, row.volume]
+        numbers = dict(
+            zip(names, (row.price, row.change, row.change_rate, row.open, row.high, row.low, row.volume), strict=True)
+        )
         rate = row.change_rate or 0.0
         style = "red" if rate > 0 else "blue" if rate < 0 else ""  # as in Korea
-        table.add_row(row.code, Text(row.name), *(Text(_number(n), style=style) for n in numbers))
-    Console().print(table)
+        table.add_row(row.code, Text(row.name), *(Text(_number(numbers[n]), style=style) for n in shown))
+    console.print(table)
     if result.source == "snapshot":
         _say(
             "The one-shot search was not answered: these are the members of the realtime snapshot, with prices of now."
@@ -153,9 +164,12 @@ def doctor(
     second_key_file
         File with a second app key and its secret key, one a line: tells a withdrawn right from a server that is down.
     """
+    from rich.console import Console
+
     from producers.kiwoom import verdicts
     from producers.kiwoom.doctor import GOOD
-    from producers.kiwoom.examination import Shown
+
+    from .doctor_view import View
 
     settings = _settings(config, complete=False)
     language = lang or verdicts.language_of(os.environ)
@@ -163,34 +177,36 @@ def doctor(
         raise ConfigError("--observe must be above 0 and at most 3600.")
     second = _second_key(second_key_file)
 
-    def show(shown: Shown) -> None:
-        finding = shown.finding
-        mark = {True: "✓", False: "✗", None: "·"}[finding.ok]
-        words = verdicts.said(finding, language)
-        _say(f"{shown.after:7.1f} s  {mark} {verdicts.stage(finding.stage, language)}: {words}")
-
     def show_frame(frame: Frame) -> None:
         arrow = "←" if frame.direction == "in" else "→"
         print(f"{frame.at.astimezone(KST):%H:%M:%S.%f} {arrow} {frame.text}", file=sys.stderr, flush=True)  # noqa: T201
 
-    done = asyncio.run(
-        _examine(
-            settings,
-            name,
-            observe=observe,
-            fresh=fresh,
-            second=second,
-            on_finding=(lambda _: None) if as_json else show,
-            on_frame=show_frame if trace else (lambda _: None),
+    view = None if as_json else View(Console(highlight=False), language, waiting=not trace)
+    try:
+        done = asyncio.run(
+            _examine(
+                settings,
+                name,
+                observe=observe,
+                fresh=fresh,
+                second=second,
+                view=view,
+                on_frame=show_frame if trace else (lambda _: None),
+            )
         )
-    )
+    finally:
+        if view is not None:
+            view.close()
     verdict = done.verdict
-    wrong, remedy = verdicts.wrong(verdict, language), verdicts.remedy(verdict, language)
-    decides = verdicts.surer(verdict, language)
     if bundle is not None:
         _write_bundle(bundle, done, settings)
     if as_json:
-        words = {"wrong": wrong, "remedy": remedy, "decides": decides}
+        words = {
+            "title": verdicts.title(verdict.cause, language),
+            "wrong": verdicts.wrong(verdict, language),
+            "remedy": verdicts.remedy(verdict, language),
+            "decides": verdicts.surer(verdict, language),
+        }
         told: dict[str, Any] = msgspec.to_builtins(verdict)
         told |= {**words, "good": verdict.cause in GOOD, "seconds": done.seconds, "borrowed": done.borrowed}
         told["findings"] = [
@@ -205,21 +221,8 @@ def doctor(
         if trace:
             told["frames"] = msgspec.to_builtins(done.frames)
         _say(json.dumps(told, ensure_ascii=False, default=str))
-    else:
-        _say("")
-        _say(f"{verdicts.name(verdict.cause)} – {verdicts.sure(verdict.sure, language)}")
-        _say(wrong)
-        _say(f"→ {remedy}")
-        if decides:
-            _say(f"→ {decides}")
-        if verdict.also:
-            also = "또는" if language == "ko" else "or"
-            _say(f"({also}: {', '.join(verdicts.name(cause) for cause in verdict.also)})")
-        if verdict.ruled_out:
-            out = "배제됨" if language == "ko" else "ruled out"
-            _say(f"({out}: {', '.join(verdicts.name(cause) for cause in verdict.ruled_out)})")
-        if bundle is not None:
-            _say(f"→ {bundle}")
+    if view is not None:
+        view.concludes(done, bundle)
     return 0 if verdict.cause in GOOD else 1
 
 
@@ -230,7 +233,7 @@ async def _examine(
     observe: float,
     fresh: bool,
     second: tuple[str, str] | None,
-    on_finding: Any,
+    view: View | None,
     on_frame: Any,
 ) -> Any:
     from producers.calendar import calendar_of
@@ -252,7 +255,9 @@ async def _examine(
         pause=kiwoom.login_pause,
         second_key=second is not None,
     )
-    shown: dict[str, Any] = {"on_finding": on_finding, "on_frame": on_frame, "secrets": _secrets(settings, second)}
+    shown: dict[str, Any] = {"on_frame": on_frame, "secrets": _secrets(settings, second)}
+    if view is not None:
+        shown |= {"on_finding": view.found, "on_step": view.step}
     if case.problems:
         return await Examiner(case, url="", tokens=None, **shown).run()
     folder, key = _folder(settings), _key(settings)
@@ -261,21 +266,27 @@ async def _examine(
         shown |= {"url": kiwoom.websocket_url, "tokens": access.tokens, "spacing": kiwoom.send_spacing}
         if second is not None:
             shown |= await access.second(*second)
+        if view is not None:
+            view.asking()
         try:
             line = await stack.enter_async_context(attach(folder, key))
         except NotRunning:
             access.lock()
+            if view is not None:
+                view.begins(borrowed=False)
             return await Examiner(case, **shown).run()
-        view = line.view
-        state, cause = view.session
+        if view is not None:
+            view.begins(borrowed=True)
+        said = line.view
+        state, cause = said.session
         case = replace(
-            borrowing(case, line.history, view.states, view.speed),
-            connected=view.asking,
+            borrowing(case, line.history, said.states, said.speed),
+            connected=said.asking,
             session=f"{state}: {cause}" if cause else state,
         )
         how: Literal["free", "anyway"] = "free" if case.fresh == "free" and not fresh else "anyway"
         return await Examiner(
-            case, line=line, fresh=lambda: attach(folder, key, fresh=how), speed=view.speed, **shown
+            case, line=line, fresh=lambda: attach(folder, key, fresh=how), speed=said.speed, **shown
         ).run()
 
 

@@ -60,7 +60,7 @@ class Examiner:
         secrets: masked in whatever is shown or kept.
         spacing: least real seconds between two frames of a connection of our own.
         speed: of the clock that stamped a borrowed session's frames.
-        on_finding, on_frame: are told as it goes.
+        on_finding, on_frame, on_step: are told as it goes.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Examiner:
         speed: float = 1.0,
         on_finding: Callable[[Shown], None] = lambda _: None,
         on_frame: Callable[[Frame], None] = lambda _: None,
+        on_step: Callable[[Step], None] = lambda _: None,
     ) -> None:
         self._case = case
         self._url = url
@@ -91,6 +92,7 @@ class Examiner:
         self._speed = speed
         self._on_finding = on_finding
         self._on_frame = on_frame
+        self._on_step = on_step
         self._token = ""
         self._frames: list[Frame] = list(line.history if line is not None else ())
         self._findings: list[Shown] = []
@@ -122,6 +124,7 @@ class Examiner:
 
     async def _do(self, step: Step, own: AsyncExitStack) -> Outcome:
         before = self._since()
+        self._on_step(step)
         match step:
             case Finding():
                 shown = Shown(after=round(before, 3), finding=self._masked(step))

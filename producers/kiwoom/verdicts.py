@@ -46,6 +46,44 @@ SURE: Final[dict[Sure, Words]] = {
     "possible": Words("possible", "가능성"),
 }
 
+TITLES: Final[dict[Cause, Words]] = {
+    "healthy": Words("Everything works", "이상 없음"),
+    "quiet": Words("Quiet, not dead", "조용함 (끊김 아님)"),
+    "ready": Words("Ready for the open", "개장 준비 완료"),
+    "settings": Words("Settings incomplete", "설정 미완성"),
+    "token-refused": Words("Key or token refused", "키·토큰 거절"),
+    "maintenance": Words("Kiwoom under maintenance", "키움 점검 중"),
+    "rate-limited": Words("Too many calls", "호출 한도 초과"),
+    "unreachable": Words("Kiwoom unreachable", "키움 연결 불가"),
+    "login-refused": Words("LOGIN refused", "LOGIN 거절"),
+    "login-silent": Words("LOGIN unanswered", "LOGIN 무응답"),
+    "list-silent": Words("Condition list unanswered", "조건 목록 무응답"),
+    "list-refused": Words("Condition list refused", "조건 목록 거절"),
+    "missing": Words("No such condition", "조건 없음"),
+    "request-refused": Words("Request refused", "요청 거절"),
+    "slow": Words("Server slow", "서버 지연"),
+    "connection-lost": Words("Connection lost", "연결 끊김"),
+    "connection-deaf": Words("This connection was deaf", "이 연결만 먹통"),
+    "registration-lost": Words("Registration dropped", "실시간 등록 누락"),
+    "stream-dead": Words("Realtime is dead", "실시간 통지 죽음"),
+    "no-list": Words("CNSRREQ without CNSRLST", "CNSRLST 없이 요청"),
+    "burst": Words("Requests too fast", "요청이 너무 빠름"),
+    "reply-not-taken": Words("Reply not taken by the program", "프로그램이 응답을 놓침"),
+    "registered-already": Words("Already registered", "이미 등록됨"),
+    "stale-seq": Words("Wrong condition number", "잘못된 조건 번호"),
+    "no-echo": Words("PINGs not echoed", "PING 응답 누락"),
+    "displaced": Words("Another program took the key", "다른 프로그램이 앱키 사용"),
+    "closed-hours": Words("Market not open", "장 시간 아님"),
+    "one-condition": Words("One condition is broken", "이 조건식만 이상"),
+    "search-while-live": Words("No search beside realtime", "실시간 중 단건 조회 불가"),
+    "no-stex-tp": Words("stex_tp left out", "stex_tp 누락"),
+    "rights-withdrawn": Words("Right or conditions withdrawn", "권한·조건식 회수"),
+    "module-down": Words("Server's condition module is down", "서버 조건검색 모듈 무응답"),
+    "realtime-down": Words("Server's realtime conditions are down", "서버 실시간 조건검색 무응답"),
+    "search-down": Words("Server's one-shot searches are down", "서버 단건 조회 무응답"),
+    "reply-unreadable": Words("Reply unreadable", "응답 해독 불가"),
+}
+
 SURER: Final[dict[Surer, Words]] = {
     "": Words("", ""),
     "fresh": Words(
@@ -516,8 +554,13 @@ def surer(verdict: Verdict, language: Language) -> str:
     return _pick(SURER[verdict.surer], language)
 
 
+def title(cause: Cause, language: Language) -> str:
+    """A cause in a few words."""
+    return _pick(TITLES[cause], language)
+
+
 def name(cause: Cause) -> str:
-    """A cause with its place in the list of causes."""
+    """A cause as a program knows it, with its place in the list of causes."""
     number = NUMBERS.get(cause)
     return f"{cause} (#{number})" if number else cause
 
@@ -548,4 +591,9 @@ def _pick(words: Words, language: Language) -> str:
 
 
 def _filled(words: Words, facts: Mapping[str, Fact], language: Language) -> str:
-    return _pick(words, language).format_map(_Facts(facts)).strip()
+    return _pick(words, language).format_map(_Facts({name: _told(fact) for name, fact in facts.items()})).strip()
+
+
+def _told(fact: Fact) -> Fact:
+    """Seconds as people read them."""
+    return f"{fact:.1f}" if isinstance(fact, float) and (fact >= 0.1 or fact == 0) else fact
