@@ -60,6 +60,8 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
     """
     lines: list[Line] = []
     for status in statuses:
+        if status.state == "retired":
+            continue
         age = max(0.0, (now - status.at).total_seconds() / speed)
         if now - status.at > FORGOTTEN_AFTER and age > SILENT_AFTER:
             continue
