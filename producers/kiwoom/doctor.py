@@ -894,6 +894,8 @@ class _Doctor:
         if reply is None or reply.code != 0:
             raise _Stop(Verdict(cause="list-silent", sure="proved", facts=self._facts(outcome)))
         self.conditions = dict(reply.conditions) or self.conditions
+        facts = self._facts(outcome) | {"count": len(reply.conditions)}
+        yield Finding(stage="list", ok=True, words="list-again", facts=facts)
 
     # -- parts
 
@@ -969,6 +971,8 @@ class _Doctor:
             facts |= {"took": round(exchange.replied - exchange.t, 3), "count": len(reply.members)}
         good = reply is not None and not exchange.refused
         if words:
+            # Also 900003 is an answer: the module is there, and knows the condition.
+            good = reply is not None and exchange.refused in (0, _REGISTERED)
             facts["tried"] = words
             words = "experiment-answered" if reply else "experiment-silent"
             return Finding(stage="experiment", ok=good, words=words, facts=facts)

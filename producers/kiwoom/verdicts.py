@@ -117,6 +117,9 @@ FINDINGS: Final[dict[str, Words]] = {
         "세션 기록: 프레임 {frames}개, 요청 {requests}개, 무응답 {silent}개, PING {pings}개",
     ),
     "list": Words("CNSRLST lists {count} conditions in {took} s: {names}", "{took}초 만에 조건 {count}개: {names}"),
+    "list-again": Words(
+        "it answers CNSRLST with {count} conditions in {took} s", "새 연결에서 {took}초 만에 조건 {count}개"
+    ),
     "list-bad": Words("CNSRLST refused: {code} {message}", "CNSRLST 거절: {code} {message}"),
     "list-silent": Words(
         "CNSRLST is not answered in {took} s; {pings} PINGs meanwhile", "CNSRLST {took}초간 무응답, PING {pings}개"
@@ -462,12 +465,12 @@ ADVICE: Final[dict[Cause, Advice]] = {
     ),
     "search-while-live": Advice(
         Words(
-            "The one-shot search is silent while realtime conditions are open; on a quiet session it is answered.",
-            "실시간 조건이 열려 있는 동안 단건 조회가 무응답이며, 조용한 세션에서는 응답합니다.",
+            "One-shot searches (type 0) are silent on this session, where realtime conditions are open: Kiwoom does not serve both at once.",
+            "실시간 조건이 열린 세션에서 단건 조회(type 0)가 무응답입니다. 키움이 둘을 함께 처리하지 않습니다.",
         ),
         Words(
-            "Use a session of its own for one-shot searches, or the realtime snapshot, as Hitstream does.",
-            "단건 조회는 별도 세션이나 실시간 스냅숏을 쓰세요(Hitstream 방식).",
+            "Hits and exits are not affected. Use a session of its own for one-shot searches, or the realtime snapshot, as Hitstream does.",
+            "편입·이탈 수신에는 영향이 없습니다. 단건 조회에는 별도 세션이나, Hitstream처럼 실시간 스냅숏을 쓰세요.",
         ),
     ),
     "no-stex-tp": Advice(
