@@ -276,7 +276,8 @@ async def judge(name: str, tmp_path: Path) -> None:
                 assert {gap.cause for gap in producer.gaps} == {"a diagnosis asked for a fresh connection"}
             elif not row.first and row.cause != "displaced":
                 assert producer.connections() == before
-                assert producer.gaps == []
+                # What the doctor finds lost is registered anew, and that is the only gap there may be.
+                assert {gap.cause for gap in producer.gaps} <= {"its registration was lost"}
 
 
 async def test_a_fresh_connection_is_lent_to_one_at_a_time_and_only_if_nothing_is_live(tmp_path: Path) -> None:
