@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -27,10 +27,14 @@ from . import logs
 from .clock import Clock
 from .settings import LogSettings, Settings
 
+if TYPE_CHECKING:
+    from .doctor_view import View
+
 Config = Annotated[Path | None, Parameter(name="--config", help="Settings file (default: ./hitstream.toml).")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")]
 
 _HTTP_TIMEOUT = 10.0
+_WIDE = 110  # Columns of a terminal that has room for every price of a stock.
 
 
 def conditions(*, as_json: Json = False, config: Config = None) -> int:
@@ -100,15 +104,22 @@ def search(name: str, /, *, as_json: Json = False, config: Config = None) -> int
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("code", "name", title=f"{name}  {result.at.astimezone(KST):%Y-%m-%d %H:%M:%S} KST")
-    for column in ("price", "change", "rate %", "open", "high", "low", "volume"):
-        table.add_column(column, justify="right")
+    console = Console(highlight=False)
+    # What a narrow terminal has no room for is left out rather than cut off.
+    names = ["price", "change", "rate %", "open", "high", "low", "volume"]
+    shown = [n for n in names if console.width >= _WIDE or n in ("price", "rate %", "volume")]
+    table = Table("code", title=f"{name}  {result.at.astimezone(KST):%Y-%m-%d %H:%M:%S} KST")
+    table.add_column("name", no_wrap=True)
+    for column in shown:
+        table.add_column(column, justify="right", no_wrap=True)
     for row in result.rows:
-        numbers = [row.price, row.change, row.change_rate, row.open, row.high, row.low, row.volume]
+        numbers = dict(
+            zip(names, (row.price, row.change, row.change_rate, row.open, row.high, row.low, row.volume), strict=True)
+        )
         rate = row.change_rate or 0.0
         style = "red" if rate > 0 else "blue" if rate < 0 else ""  # as in Korea
-        table.add_row(row.code, Text(row.name), *(Text(_number(n), style=style) for n in numbers))
-    Console().print(table)
+        table.add_row(row.code, Text(row.name), *(Text(_number(numbers[n]), style=style) for n in shown))
+    console.print(table)
     if result.source == "snapshot":
         _say(
             "The one-shot search was not answered: these are the members of the realtime snapshot, with prices of now."
@@ -126,12 +137,14 @@ def doctor(
     bundle: Path | None = None,
     lang: Literal["ko", "en"] | None = None,
     observe: float = 20.0,
+    fresh: Annotated[bool, Parameter(name="--fresh", negative=())] = False,
     second_key_file: Path | None = None,
     config: Config = None,
 ) -> int:
     """Say what is wrong with the condition search, how sure that is, and what to do.
 
-    Runs over the running producer's session, and logs in itself only if none runs.
+    Runs over the running producer's session, and logs in itself only if none runs. What is live there is not
+    interrupted, unless --fresh allows it; where nothing is live, a fresh connection is taken without asking.
 
     Parameters
     ----------
@@ -145,12 +158,18 @@ def doctor(
         Language of the words, instead of the locale's.
     observe
         Seconds to listen for events.
+    fresh
+        Let the running producer end its session in good order for some seconds and open a fresh one, if only that can
+        tell what is wrong. What happens meanwhile is told as a gap.
     second_key_file
         File with a second app key and its secret key, one a line: tells a withdrawn right from a server that is down.
     """
+    from rich.console import Console
+
     from producers.kiwoom import verdicts
     from producers.kiwoom.doctor import GOOD
-    from producers.kiwoom.examination import Shown
+
+    from .doctor_view import View
 
     settings = _settings(config, complete=False)
     language = lang or verdicts.language_of(os.environ)
@@ -158,32 +177,36 @@ def doctor(
         raise ConfigError("--observe must be above 0 and at most 3600.")
     second = _second_key(second_key_file)
 
-    def show(shown: Shown) -> None:
-        finding = shown.finding
-        mark = {True: "✓", False: "✗", None: "·"}[finding.ok]
-        words = verdicts.said(finding, language)
-        _say(f"{shown.after:7.1f} s  {mark} {verdicts.stage(finding.stage, language)}: {words}")
-
     def show_frame(frame: Frame) -> None:
         arrow = "←" if frame.direction == "in" else "→"
         print(f"{frame.at.astimezone(KST):%H:%M:%S.%f} {arrow} {frame.text}", file=sys.stderr, flush=True)  # noqa: T201
 
-    done = asyncio.run(
-        _examine(
-            settings,
-            name,
-            observe=observe,
-            second=second,
-            on_finding=(lambda _: None) if as_json else show,
-            on_frame=show_frame if trace else (lambda _: None),
+    view = None if as_json else View(Console(highlight=False), language, waiting=not trace)
+    try:
+        done = asyncio.run(
+            _examine(
+                settings,
+                name,
+                observe=observe,
+                fresh=fresh,
+                second=second,
+                view=view,
+                on_frame=show_frame if trace else (lambda _: None),
+            )
         )
-    )
+    finally:
+        if view is not None:
+            view.close()
     verdict = done.verdict
-    wrong, remedy = verdicts.wrong(verdict, language), verdicts.remedy(verdict, language)
     if bundle is not None:
         _write_bundle(bundle, done, settings)
     if as_json:
-        words = {"wrong": wrong, "remedy": remedy}
+        words = {
+            "title": verdicts.title(verdict.cause, language),
+            "wrong": verdicts.wrong(verdict, language),
+            "remedy": verdicts.remedy(verdict, language),
+            "decides": verdicts.surer(verdict, language),
+        }
         told: dict[str, Any] = msgspec.to_builtins(verdict)
         told |= {**words, "good": verdict.cause in GOOD, "seconds": done.seconds, "borrowed": done.borrowed}
         told["findings"] = [
@@ -198,24 +221,20 @@ def doctor(
         if trace:
             told["frames"] = msgspec.to_builtins(done.frames)
         _say(json.dumps(told, ensure_ascii=False, default=str))
-    else:
-        _say("")
-        _say(f"{verdicts.name(verdict.cause)} – {verdicts.sure(verdict.sure, language)}")
-        _say(wrong)
-        _say(f"→ {remedy}")
-        if verdict.also:
-            also = "또는" if language == "ko" else "or"
-            _say(f"({also}: {', '.join(verdicts.name(cause) for cause in verdict.also)})")
-        if verdict.ruled_out:
-            out = "배제됨" if language == "ko" else "ruled out"
-            _say(f"({out}: {', '.join(verdicts.name(cause) for cause in verdict.ruled_out)})")
-        if bundle is not None:
-            _say(f"→ {bundle}")
+    if view is not None:
+        view.concludes(done, bundle)
     return 0 if verdict.cause in GOOD else 1
 
 
 async def _examine(
-    settings: Settings, name: str, *, observe: float, second: tuple[str, str] | None, on_finding: Any, on_frame: Any
+    settings: Settings,
+    name: str,
+    *,
+    observe: float,
+    fresh: bool,
+    second: tuple[str, str] | None,
+    view: View | None,
+    on_frame: Any,
 ) -> Any:
     from producers.calendar import calendar_of
     from producers.control import NotRunning, attach
@@ -231,35 +250,44 @@ async def _examine(
         stex_tp=kiwoom.stex_tp,
         problems=tuple(_problems(settings)),
         hours=calendar.phase(clock.now()),
+        fresh="asked" if fresh else "",
         observe=observe,
         pause=kiwoom.login_pause,
         second_key=second is not None,
     )
-    shown: dict[str, Any] = {"on_finding": on_finding, "on_frame": on_frame, "secrets": _secrets(settings, second)}
+    shown: dict[str, Any] = {"on_frame": on_frame, "secrets": _secrets(settings, second)}
+    if view is not None:
+        shown |= {"on_finding": view.found, "on_step": view.step}
     if case.problems:
         return await Examiner(case, url="", tokens=None, **shown).run()
+    folder, key = _folder(settings), _key(settings)
     async with AsyncExitStack() as stack:
+        access = await stack.enter_async_context(_Access(settings, "hitstream doctor"))
+        shown |= {"url": kiwoom.websocket_url, "tokens": access.tokens, "spacing": kiwoom.send_spacing}
+        if second is not None:
+            shown |= await access.second(*second)
+        if view is not None:
+            view.asking()
         try:
-            line = await stack.enter_async_context(attach(_folder(settings), _key(settings)))
+            line = await stack.enter_async_context(attach(folder, key))
         except NotRunning:
-            access = await stack.enter_async_context(_Access(settings, "hitstream doctor"))
-            others = access.others(*second) if second is not None else None
-            return await Examiner(
-                case,
-                url=kiwoom.websocket_url,
-                tokens=access.tokens,
-                second=others,
-                spacing=kiwoom.send_spacing,
-                **shown,
-            ).run()
-        view = line.view
-        state, cause = view.session
+            access.lock()
+            if view is not None:
+                view.begins(borrowed=False)
+            return await Examiner(case, **shown).run()
+        if view is not None:
+            view.begins(borrowed=True)
+        said = line.view
+        state, cause = said.session
         case = replace(
-            borrowing(case, line.history, view.states, view.speed),
-            connected=view.asking,
+            borrowing(case, line.history, said.states, said.speed),
+            connected=said.asking,
             session=f"{state}: {cause}" if cause else state,
         )
-        return await Examiner(case, url="", tokens=None, line=line, speed=view.speed, **shown).run()
+        how: Literal["free", "anyway"] = "free" if case.fresh == "free" and not fresh else "anyway"
+        return await Examiner(
+            case, line=line, fresh=lambda: attach(folder, key, fresh=how), speed=said.speed, **shown
+        ).run()
 
 
 def _write_bundle(path: Path, done: Any, settings: Settings) -> None:
@@ -302,12 +330,28 @@ class _Access:
         self.http = await self._stack.enter_async_context(httpx.AsyncClient(timeout=_HTTP_TIMEOUT))
         kiwoom = self._settings.kiwoom
         self.tokens = self.others(kiwoom.app_key.get_secret_value(), kiwoom.secret_key.get_secret_value())
-        if self._who == "hitstream doctor":
-            self._lock()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def second(self, app_key: str, secret_key: str) -> dict[str, Any]:
+        """How the doctor gets at a second app key: over the session of the producer that runs with it, else by a token.
+
+        Raises:
+            KeyInUse: something else is logged in with it.
+        """
+        from producers.control import NotRunning, attach, look
+        from producers.kiwoom.lock import login_lock
+        from producers.kiwoom.token import short_name
+
+        folder, key = _folder(self._settings), short_name(app_key)
+        try:
+            await look(folder, key)
+        except NotRunning:
+            self._stack.enter_context(login_lock(folder, key, self._who))
+            return {"second": self.others(app_key, secret_key)}
+        return {"second_line": lambda: attach(folder, key)}
 
     def others(self, app_key: str, secret_key: str) -> Any:
         """The tokens of an app key."""
@@ -337,7 +381,7 @@ class _Access:
         try:
             attached = await self._stack.enter_async_context(attach(_folder(self._settings), _key(self._settings)))
         except NotRunning:
-            self._lock()
+            self.lock()
             return await self._stack.enter_async_context(
                 logged_in(
                     kiwoom.websocket_url,
@@ -353,7 +397,12 @@ class _Access:
             raise HitstreamError(f"the running producer's session is {state}{why}: `hitstream doctor` says more")
         return attached
 
-    def _lock(self) -> None:
+    def lock(self) -> None:
+        """Be the only one who logs in with the app key.
+
+        Raises:
+            KeyInUse: another process does.
+        """
         from producers.kiwoom.lock import login_lock
 
         self._stack.enter_context(login_lock(_folder(self._settings), _key(self._settings), self._who))

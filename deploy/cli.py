@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -388,6 +389,10 @@ def _main(arguments: list[str]) -> int:
     except HitstreamError as error:
         return roles.fail(" ".join(word for word in arguments[:1] if not word.startswith("-")), error)
     except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # `… | head`: the reader has what it wanted. What is still buffered goes nowhere, without a second complaint.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0
 

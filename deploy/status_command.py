@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, cast
 
 import msgspec
 from cyclopts import Parameter
@@ -60,6 +61,8 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
     """
     lines: list[Line] = []
     for status in statuses:
+        if status.state == "retired":
+            continue
         age = max(0.0, (now - status.at).total_seconds() / speed)
         if now - status.at > FORGOTTEN_AFTER and age > SILENT_AFTER:
             continue
@@ -136,6 +139,7 @@ def status(
     *,
     watch: Annotated[bool, Parameter(name="--watch", negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object.")] = False,
+    lang: Literal["ko", "en"] | None = None,
     config: Config = None,
 ) -> int:
     """Every component and subscription: its state, since when, why, and how old that knowledge is.
@@ -146,7 +150,10 @@ def status(
     ----------
     watch
         Stay, and show it anew every two seconds, until Ctrl-C.
+    lang
+        Language of the words, instead of the locale's.
     """
+    from producers.kiwoom.verdicts import language_of
     from streams.events import ConfigError
 
     from .up import beside
@@ -162,17 +169,25 @@ def status(
         raise ConfigError("--watch and --json do not go together.")
     clock = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
 
+    korean = (lang or language_of(os.environ)) == "ko"
+
     def look() -> list[Line]:
         return judge(asyncio.run(read(bootstrap)), clock.now(), clock.speed)
+
+    def shown() -> Any:
+        try:
+            return _view(look(), clock.now(), korean=korean)
+        except HitstreamError as error:
+            return str(error)  # It may come back, and somebody is watching.
 
     if watch:
         import time
 
         from rich.live import Live
 
-        with Live(refresh_per_second=4) as live:
+        with Live(refresh_per_second=4, screen=True) as live:
             while True:
-                live.update(_table(look()))
+                live.update(shown())
                 time.sleep(2.0)
     lines = look()
     if as_json:
@@ -185,33 +200,103 @@ def status(
     else:
         from rich.console import Console
 
-        Console().print(_table(lines))
-        if not lines:
-            Console().print("No component has said anything: is a producer running?")
+        Console(highlight=False).print(_view(lines, clock.now(), korean=korean))
     return 0 if lines and all(line.fine for line in lines) else 1
 
 
-def _table(lines: list[Line]) -> Any:
+_ORDER: Final = ("session", "subscription", "diagnosis", "worker", "sink")
+_NARROW: Final = 100  # Columns of a terminal that has no room for more than state, since and cause.
+
+_KINDS: Final = {"session": "세션", "subscription": "조건", "diagnosis": "진단", "worker": "스트림", "sink": "싱크"}
+_STATES: Final = {
+    "live": "수신 중",
+    "quiet": "조용함",
+    "silent": "소식 끊김",
+    "disconnected": "연결 끊김",
+    "connecting": "연결 중",
+    "login": "로그인 중",
+    "listing": "목록 확인 중",
+    "requested": "요청함",
+    "refused": "거부됨",
+    "unanswered": "응답 없음",
+    "missing": "목록에 없음",
+    "displaced": "밀려남",
+    "resting": "휴식",
+    "running": "실행 중",
+    "ready": "준비됨",
+    "scheduled": "예약됨",
+    "done": "완료",
+    "failed": "실패",
+    "missed": "놓침",
+}
+_HEADS: Final = {
+    "": "", "state": "상태", "since": "부터", "alive": "생존 확인", "members": "현재", "cause": "까닭",
+}  # fmt: skip
+
+
+def _view(lines: list[Line], now: datetime, *, korean: bool) -> Any:
+    """The components for a person: those of a kind together, and one line that says whether somebody is needed."""
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("component", "state", "since", "cause", "proof of life", "members", "said")
-    for line in lines:
-        s = line.status
-        style = "green" if line.fine else "bold red"
-        table.add_row(
-            Text(s.component),
-            Text(line.word, style="dim green" if line.word == "quiet" else style),
-            _time(s.since),
-            Text(s.cause),
-            _time(s.proof_of_life),
-            "" if s.members is None else str(s.members),
-            f"{line.age:.0f} s ago",
+    if not lines:
+        return Text("아직 소식이 없습니다: 수집기가 실행 중인지 확인하세요." if korean else
+                    "No component has said anything: is a producer running?")  # fmt: skip
+    wide = Console().width >= _NARROW
+    heads = [head for head in _HEADS if wide or head not in ("alive", "members")]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for head in heads:
+        right = head == "members"
+        table.add_column(
+            _HEADS[head] if korean else head, justify="right" if right else "left", no_wrap=head != "cause"
         )
-    return table
+    for kind in _ORDER:
+        for line in (line for line in lines if line.status.kind == kind):
+            table.add_row(*_row(line, now, heads, korean=korean))
+    bad = sum(not line.fine for line in lines)
+    if korean:
+        summary = f"✗ {bad}개 확인 필요" if bad else "✓ 모두 정상"
+    else:
+        summary = f"✗ {bad} in trouble" if bad else "✓ everything is fine"
+    stamp = Text(f"   {_time(now, now)} KST", style="dim")
+    return Group(table, "", Text(summary, style="bold red" if bad else "bold green") + stamp)
 
 
-def _time(at: datetime | None) -> str:
+def _row(line: Line, now: datetime, heads: list[str], *, korean: bool) -> list[Any]:
+    from rich.text import Text
+
+    from producers.kiwoom import verdicts
+
+    s, word = line.status, line.word
+    kind = _KINDS[s.kind] if korean else s.kind
+    said = _STATES.get(word, word) if korean else word
+    if s.kind == "diagnosis" and word in verdicts.TITLES:
+        said = verdicts.title(cast("Any", word), "ko" if korean else "en")
+    name = s.condition or s.component.partition("/")[2]
+    if s.kind == "diagnosis" and s.condition:
+        name = f"{s.condition} ({'예약 조회' if korean else 'search'})"
+    style = ("dim green" if word == "quiet" else "green") if line.fine else "bold red"
+    cause = s.cause
+    if word == "silent":
+        for_ = f"{line.age:.0f}초째 소식 없음" if korean else f"no word for {line.age:.0f} s"
+        cause = "; ".join(part for part in (for_, f"{s.state}: {cause}" if cause else "") if part)
+    cells = {
+        "": Text.assemble((f"{kind} ", "dim"), name),
+        "state": Text(("✓ " if line.fine else "✗ ") + said, style=style),
+        "since": _time(s.since, now),
+        "alive": _time(s.proof_of_life, now),
+        "members": "" if s.members is None else str(s.members),
+        "cause": Text(cause, style="" if not line.fine else "dim"),
+    }
+    return [cells[head] for head in heads]
+
+
+def _time(at: datetime | None, now: datetime) -> str:
+    """A moment in KST, with its date where that is not today's."""
     from streams.events import KST
 
-    return "" if at is None else f"{at.astimezone(KST):%m-%d %H:%M:%S}"
+    if at is None:
+        return ""
+    local = at.astimezone(KST)
+    return f"{local:%H:%M:%S}" if local.date() == now.astimezone(KST).date() else f"{local:%m-%d %H:%M}"

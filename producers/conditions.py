@@ -196,6 +196,23 @@ class Conditions:
         """The state of the session and of every subscription."""
         return [self._session_status(at), *(self._status(name, at) for name in self._subscriptions)]
 
+    def retired(self, names: Iterable[str], at: datetime) -> list[Status]:
+        """The last word on conditions that were kept open once, and are in the settings no more."""
+        return [
+            Status(
+                component=f"subscription/{self._account}/{self._producer}/{name}",
+                kind="subscription",
+                state="retired",
+                cause="no longer configured",
+                since=at,
+                at=at,
+                account=self._account,
+                condition=name,
+            )
+            for name in names
+            if name not in self._subscriptions
+        ]
+
     @property
     def covered(self) -> dict[str, datetime]:
         """The last proof of life of each condition."""
@@ -213,6 +230,11 @@ class Conditions:
     def states(self) -> dict[str, tuple[State, str]]:
         """State and cause of each subscription."""
         return {name: (s.state, s.cause) for name, s in self._subscriptions.items()}
+
+    @property
+    def since(self) -> dict[str, datetime]:
+        """Since when each subscription is in its state."""
+        return {name: s.since for name, s in self._subscriptions.items()}
 
     @property
     def members(self) -> dict[str, tuple[str, ...]]:

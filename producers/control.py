@@ -6,7 +6,10 @@ the session's frames so far, and from then on every frame as it goes by, and may
 (`{"send": "…"}`). No secret goes over it: frames are masked, and LOGIN can't be sent.
 
 `Switchboard` is the producer's side without a socket: what has gone by on the present connection, and who listens.
-Nothing that is asked may end what is live: a CNSRCLR of a live condition is refused.
+Nothing that is asked may end what is live: a CNSRCLR of a live condition is refused. The one exception is asked for by
+name: `{"ask": "fresh"}` has the producer end its session in good order and open one on which nothing is registered, for
+as long as the client stays. It is the producer that logs in, so nobody is displaced, and what is missed meanwhile is a
+gap like any other.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import structlog
@@ -27,7 +30,7 @@ import structlog
 from streams.events import Frame, HitstreamError, Status
 
 from .kiwoom import frames
-from .kiwoom.errors import Unreachable
+from .kiwoom.errors import NotLent, Unreachable
 from .kiwoom.line import Heard
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +43,9 @@ _LONGEST_PATH: Final = 100  # Bytes; the system allows 107.
 _ANSWER_WITHIN: Final = 10.0
 _SESSION_WITHIN: Final = 8.0
 _NEEDED: Final = 120.0  # Seconds for which a session that was opened for a question stays.
+_FRESH_WITHIN: Final = 25.0  # Our goodbye, the next connection, its LOGIN and the pause after it.
+_FAILS: Final = 2  # Connections that may fail before there is none to be had.
+_LENT: Final = 240.0  # Seconds after which a fresh session is taken back, whoever has it.
 
 
 class NotRunning(HitstreamError):
@@ -68,6 +74,25 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     speed: float = 1.0
 
 
+class Loan(Protocol):
+    """Who can end the session in good order and open one on which nothing is registered: `Client`."""
+
+    @property
+    def lent(self) -> bool:
+        """Whether it is there."""
+
+    def lend(self) -> None:
+        """Do it."""
+
+    def take_back(self) -> None:
+        """Go back to the session as it was."""
+
+
+def _told(view: View) -> str:
+    state, cause = view.session
+    return f"the session is {state}" + (f": {cause}" if cause else "")
+
+
 class Switchboard:
     """The running session, for others: what went by on it, and who listens.
 
@@ -75,6 +100,9 @@ class Switchboard:
         ask: sends somebody else's request among the session's own (`Client.ask`).
         need: has a session kept or opened for so many real seconds, also while it would rest.
         view: what the producer says of itself now.
+
+    Attributes:
+        loan: lends and takes back a session on which nothing is registered (`Client`); None: that can't be had.
     """
 
     def __init__(
@@ -82,6 +110,9 @@ class Switchboard:
     ) -> None:
         self._ask = ask
         self._need = need
+        self.loan: Loan | None = None
+        self._is_lent = False
+        self._losses = 0
         self._view = view
         self._connection = ""
         self._number = 0
@@ -93,7 +124,7 @@ class Switchboard:
     def on_frame(self, frame: Frame) -> None:
         """A frame went by, masked."""
         if frame.connection != self._connection:
-            self.lost("the session was made anew")
+            self._end("the session was made anew")
             self._connection = frame.connection
             self._frames.clear()
             self._beats.clear()
@@ -108,7 +139,11 @@ class Switchboard:
             tap.heard.add(frame)
 
     def lost(self, cause: str) -> None:
-        """The connection is gone: whoever listens is told."""
+        """The connection is gone, or there is none to be had: whoever listens is told."""
+        self._losses += 1
+        self._end(cause)
+
+    def _end(self, cause: str) -> None:
         self._names = {}
         for tap in self._taps:
             tap.heard.end(cause)
@@ -135,8 +170,40 @@ class Switchboard:
                 while not (self.view.asking and self._names):  # noqa: ASYNC110 – the view is asked, it does not tell
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            state, cause = self.view.session
-            raise Unreachable(f"the session is {state}" + (f": {cause}" if cause else "")) from None
+            raise Unreachable(_told(self.view)) from None
+
+    @asynccontextmanager
+    async def fresh(self, *, anyway: bool, within: float = _FRESH_WITHIN) -> AsyncIterator[Tap]:
+        """A session on which nothing is registered, in the place of ours, which comes back at the end.
+
+        Args:
+            anyway: also while a condition is live; what happens meanwhile is then missed.
+
+        Raises:
+            NotLent: somebody has one already, something is live, or this producer lends none.
+            Unreachable: there was none in time; the sentence says why not.
+        """
+        loan = self.loan
+        if loan is None or self._is_lent:
+            raise NotLent("another diagnosis has the session" if self._is_lent else "this producer lends no session")
+        live = sorted(name for name, (state, _) in self.view.states.items() if state == "live")
+        if live and not anyway:
+            raise NotLent(f"{', '.join(live)} would be interrupted")
+        self._is_lent = True
+        loan.lend()
+        try:
+            losses = self._losses
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    while not loan.lent and self._losses < losses + _FAILS:  # noqa: ASYNC110 – it is asked, as the view
+                        await asyncio.sleep(0.05)
+            if not loan.lent:
+                raise Unreachable(_told(self.view))
+            with self.tap() as tap:
+                yield tap
+        finally:
+            self._is_lent = False
+            loan.take_back()
 
     @contextmanager
     def tap(self) -> Iterator[Tap]:
@@ -225,8 +292,8 @@ async def serving(board: Switchboard, folder: Path, key: str) -> AsyncIterator[N
         handlers.add(task)
         try:
             await _answer(board, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, ValueError, TimeoutError):
-            pass  # The client is gone, or speaks something else.
+        except (ConnectionError, asyncio.IncompleteReadError, ValueError, TimeoutError, asyncio.CancelledError):
+            pass  # The client is gone, or speaks something else; or we are, and nobody awaits this task but ourselves.
         finally:
             handlers.discard(task)
             writer.close()
@@ -277,6 +344,7 @@ class _Said(msgspec.Struct):
 
     ask: str = ""
     send: str = ""
+    anyway: bool = False
 
 
 async def _answer(board: Switchboard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -290,29 +358,38 @@ async def _answer(board: Switchboard, reader: asyncio.StreamReader, writer: asyn
             case "status":
                 await _write(writer, {"view": board.view})
             case "attach":
-                await _attached(board, reader, writer)
+                with suppress(Unreachable):  # The view then says that there is no session, and why.
+                    await board.there(_SESSION_WITHIN)
+                with board.tap() as tap:
+                    await _attached(board, tap, reader, writer)
+                return
+            case "fresh":
+                try:
+                    async with asyncio.timeout(_LENT), board.fresh(anyway=said.anyway) as tap:
+                        await _attached(board, tap, reader, writer)
+                except HitstreamError as error:
+                    await _write(writer, {"error": str(error), "kept": isinstance(error, NotLent)})
+                except TimeoutError:
+                    await _write(writer, {"ended": f"a fresh connection is lent for {_LENT:g} s at most"})
                 return
             case _:
-                await _write(writer, {"error": "there are status and attach"})
+                await _write(writer, {"error": "there are status, attach and fresh"})
 
 
-async def _attached(board: Switchboard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(Unreachable):  # The view then says that there is no session, and why.
-        await board.there(_SESSION_WITHIN)
-    with board.tap() as tap:
-        for frame in tap.history:
-            await _write(writer, {"frame": frame})
-        await _write(writer, {"view": board.view})
-        async with asyncio.TaskGroup() as tasks:
-            telling = tasks.create_task(_tell(tap, writer))
-            while line := await reader.readline():
-                try:
-                    board.send(msgspec.json.decode(line, type=_Said).send)
-                except (HitstreamError, msgspec.MsgspecError) as error:
-                    await _write(writer, {"error": str(error)})
-                else:
-                    await _write(writer, {"sent": True})
-            telling.cancel()
+async def _attached(board: Switchboard, tap: Tap, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for frame in tap.history:
+        await _write(writer, {"frame": frame})
+    await _write(writer, {"view": board.view})
+    async with asyncio.TaskGroup() as tasks:
+        telling = tasks.create_task(_tell(tap, writer))
+        while line := await reader.readline():
+            try:
+                board.send(msgspec.json.decode(line, type=_Said).send)
+            except (HitstreamError, msgspec.MsgspecError) as error:
+                await _write(writer, {"error": str(error)})
+            else:
+                await _write(writer, {"sent": True})
+        telling.cancel()
 
 
 async def _tell(tap: Tap, writer: asyncio.StreamWriter) -> None:
@@ -338,6 +415,7 @@ class _Heard(msgspec.Struct):
     view: View | None = None
     ended: str = ""
     error: str = ""
+    kept: bool = False
     sent: bool = False
 
 
@@ -424,19 +502,27 @@ async def look(folder: Path, key: str) -> View:
 
 
 @asynccontextmanager
-async def attach(folder: Path, key: str) -> AsyncIterator[Attached]:
+async def attach(folder: Path, key: str, *, fresh: Literal["", "free", "anyway"] = "") -> AsyncIterator[Attached]:
     """The running producer's session.
+
+    Args:
+        fresh: instead of it one on which nothing is registered, for as long as the context: `free` only if nothing is
+            live, `anyway` in any case.
 
     Raises:
         NotRunning: none answers.
+        NotLent: it gives no fresh one.
+        Unreachable: it could open no fresh one; the sentence says why not.
     """
     reader, writer = await _open(folder, key)
     try:
-        await _write(writer, {"ask": "attach"})
+        await _write(writer, {"ask": "fresh" if fresh else "attach", "anyway": fresh == "anyway"})
         history: list[Frame] = []
         view: View | None = None
         while view is None:
-            said = await _read(reader, _ANSWER_WITHIN + _SESSION_WITHIN)
+            said = await _read(reader, _ANSWER_WITHIN + (_FRESH_WITHIN if fresh else _SESSION_WITHIN))
+            if said.error:
+                raise (NotLent if said.kept else Unreachable)(said.error)
             view = said.view
             if said.frame is not None:
                 history.append(said.frame)

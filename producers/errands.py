@@ -1,7 +1,9 @@
 """What the producer does by the clock over its session: scheduled one-shot searches and scheduled diagnoses.
 
 It owns when and over which session; what a search or a diagnosis is, `searches` and `kiwoom.doctor` know. Each plan has
-a status of its own (kind `diagnosis`): what it last came to, what was missed, when the next run is.
+a status of its own (kind `diagnosis`): what it last came to and when (`figures.last`), what was missed, when the next
+run is (`figures.next`, both Unix seconds of the product's clock). It is remembered across restarts, and said `retired`
+once when the plan is gone from the settings.
 
 A run uses the live session, and has one opened where it rests: 15:37 is after the close. If the session is being made
 anew, the run waits; a run that fails is tried again every minute until its day is over, and then reported as missed.
@@ -30,6 +32,7 @@ from .kiwoom.doctor import GOOD, Case
 from .kiwoom.errors import Unreachable
 from .kiwoom.examination import Examination, Examiner, borrowing
 from .kiwoom.rest import Rest
+from .kiwoom.token import Tokens
 from .searches import Run
 from .settings import ConditionSource, KiwoomSettings
 
@@ -44,11 +47,22 @@ _DOCTOR: Final = "doctor"
 Hours = Literal["open", "before", "closed"]
 
 
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan last came to, since when, and its figures."""
+
+    state: str
+    cause: str = ""
+    since: datetime
+    figures: dict[str, float] = {}
+
+
 class Done(msgspec.Struct, kw_only=True):
-    """What is remembered across processes: when each run was last done, and the last day that was watched."""
+    """What is remembered across processes: when each run was last done, the last day that was watched, and what each
+    plan last came to."""
 
     runs: dict[str, date] = {}
     watched: date | None = None
+    said: dict[str, Said] = {}
 
 
 class Errands:
@@ -56,6 +70,7 @@ class Errands:
 
     Args:
         board: the running session.
+        tokens: the producer's, to see whether Kiwoom gives one where there is no session.
         offer: publishes a record.
         trading: whether a day is a trading day.
         hours: where the trading day is at a moment.
@@ -73,6 +88,7 @@ class Errands:
         producer: str,
         board: Switchboard,
         rest: Rest,
+        tokens: Tokens | None = None,
         offer: Callable[[Record], None],
         now: Callable[[], datetime],
         trading: Callable[[date], bool],
@@ -88,6 +104,7 @@ class Errands:
         self._producer = producer
         self._board = board
         self._rest = rest
+        self._tokens = tokens
         self._offer = offer
         self._now = now
         self._trading = trading
@@ -100,15 +117,20 @@ class Errands:
         self._searches = searches.planned((c.name, c.search_at) for c in conditions)
         self._diagnoses = searches.planned([(_DOCTOR, kiwoom.doctor_at)])
         self._done = Done()
-        self._said: dict[str, tuple[str, str]] = {}
-        self._since: dict[str, datetime] = {}
+        self._said: dict[str, Said] = {}
 
     async def run(self) -> None:
         """Do whatever is due, until cancelled."""
-        if not self._searches.times and not self._diagnoses.times:
-            return
-        self._done = self._read()
         plans = (self._searches, self._diagnoses)
+        self._done = self._read()
+        planned = {name for plan in plans for name, _ in plan.times}
+        never = Said(state="scheduled", since=self._now())
+        self._said = {name: self._done.said.get(name, never) for name in sorted(planned)}
+        for name in self._done.said.keys() - planned:
+            self._offer(self._status(name, Said(state="retired", cause="no longer planned", since=self._now())))
+        self._remember()
+        if not planned:
+            return
         try_after: dict[str, float] = {}
         said_at = -_SAY_EVERY
         loop = asyncio.get_running_loop()
@@ -154,7 +176,12 @@ class Errands:
             else:
                 await self._search(run, caught_up)
         except HitstreamError as error:
-            self._say(run.name, "failed", f"the run of {run.at:%H:%M} failed: {error}; it is tried again")
+            self._say(
+                run.name,
+                "failed",
+                f"the run of {run.at:%H:%M} failed: {error}; it is tried again",
+                {"last": self._now().timestamp()},
+            )
             _log.warning("a scheduled run failed", name=run.name, at=f"{run.at:%H:%M}", cause=str(error))
             return False
         return True
@@ -179,7 +206,7 @@ class Errands:
             run.name,
             "done",
             f"{run.at:%m-%d %H:%M}: {len(result.rows)} stocks{how}{caught_up}",
-            {"rows": len(result.rows)},
+            {"rows": len(result.rows), "last": self._now().timestamp()},
         )
 
     async def _diagnose(self, run: Run, caught_up: str) -> None:
@@ -187,9 +214,8 @@ class Errands:
         verdict = done.verdict
         language = verdicts.language_of(os.environ)
         words = f"{verdicts.wrong(verdict, language)} {verdicts.remedy(verdict, language)}".strip()
-        self._say(
-            _DOCTOR, verdict.cause, f"{run.at:%m-%d %H:%M}: {words}{caught_up}", {"good": float(verdict.cause in GOOD)}
-        )
+        figures = {"good": float(verdict.cause in GOOD), "last": self._now().timestamp()}
+        self._say(_DOCTOR, verdict.cause, f"{run.at:%m-%d %H:%M}: {words}{caught_up}", figures)
         log = _log.info if verdict.cause in GOOD else _log.warning
         log("diagnosis", cause=verdict.cause, sure=verdict.sure, condition=verdict.condition)
 
@@ -213,7 +239,16 @@ class Errands:
                 connected=view.asking,
                 session=": ".join(part for part in view.session if part),
             )
-            return await Examiner(borrowed, url="", tokens=None, line=tap, secrets=secrets, speed=view.speed).run()
+            return await Examiner(
+                borrowed,
+                url="",
+                tokens=self._tokens,
+                line=tap,
+                # By itself a diagnosis interrupts nothing: a fresh connection only where nothing is live anyway.
+                fresh=lambda: self._board.fresh(anyway=False),
+                secrets=secrets,
+                speed=view.speed,
+            ).run()
 
     # -- the session
 
@@ -231,41 +266,47 @@ class Errands:
     # -- what is said and remembered
 
     def _say(self, name: str, state: str, cause: str, figures: Mapping[str, float] | None = None) -> None:
-        if self._said.get(name, ("", ""))[0] != state:
-            self._since[name] = self._now()
-        self._said[name] = (state, cause)
-        self._publish(name, dict(figures or {}))
+        before = self._said.get(name)
+        since = before.since if before is not None and before.state == state else self._now()
+        if state == "running":
+            # Its last result stands until there is another one: a restart must not find it running for ever.
+            self._offer(self._status(name, Said(state=state, cause=cause, since=since)))
+            return
+        self._said[name] = Said(state=state, cause=cause, since=since, figures=dict(figures or {}))
+        self._offer(self._status(name, self._said[name]))
+        self._remember()
 
     def _say_all(self) -> None:
-        for name in dict.fromkeys(name for plan in (self._searches, self._diagnoses) for name, _ in plan.times):
-            self._said.setdefault(name, ("scheduled", ""))
-            self._since.setdefault(name, self._now())
-            self._publish(name, {})
+        for name, said in self._said.items():
+            self._offer(self._status(name, said))
 
-    def _publish(self, name: str, figures: dict[str, float]) -> None:
-        state, cause = self._said[name]
+    def _status(self, name: str, said: Said) -> Status:
         now = self._now()
-        plan = self._diagnoses if name == _DOCTOR else self._searches
-        coming = searches.next_run(plan, now, self._trading, (name,))
-        following = f"next {coming.at:%m-%d %H:%M}" if coming else "no further run"
-        if coming:
-            figures["next"] = coming.at.timestamp()
         doctor = name == _DOCTOR
-        self._offer(
-            Status(
-                component=f"{_DOCTOR}/{self._kiwoom.account}/{self._producer}"
-                if doctor
-                else f"search/{self._kiwoom.account}/{self._producer}/{name}",
-                kind="diagnosis",
-                state=state,
-                cause="; ".join(part for part in (cause, following) if part),
-                since=self._since[name],
-                at=now,
-                account=self._kiwoom.account,
-                condition="" if doctor else name,
-                figures=figures,
-            )
+        figures, cause = dict(said.figures), said.cause
+        if said.state != "retired":
+            coming = searches.next_run(self._diagnoses if doctor else self._searches, now, self._trading, (name,))
+            following = f"next {coming.at:%m-%d %H:%M}" if coming else "no further run"
+            cause = "; ".join(part for part in (cause, following) if part)
+            if coming:
+                figures["next"] = coming.at.timestamp()
+        prefix = _DOCTOR if doctor else "search"
+        tail = "" if doctor else f"/{name}"
+        return Status(
+            component=f"{prefix}/{self._kiwoom.account}/{self._producer}{tail}",
+            kind="diagnosis",
+            state=said.state,
+            cause=cause,
+            since=said.since,
+            at=now,
+            account=self._kiwoom.account,
+            condition="" if doctor else name,
+            figures=figures,
         )
+
+    def _remember(self) -> None:
+        self._done.said = dict(self._said)
+        self._write()
 
     def _read(self) -> Done:
         try:

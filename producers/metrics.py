@@ -16,6 +16,11 @@ PING_AGE: Final = Gauge(
 SUBSCRIPTION: Final = Gauge(
     "hitstream_producer_subscription", "1 for the state in which a condition is.", ["condition", "state"]
 )
+SUBSCRIPTION_SINCE: Final = Gauge(
+    "hitstream_producer_subscription_since_timestamp_seconds",
+    "Since when a condition is in its state: Unix seconds of the product's clock.",
+    ["condition"],
+)
 PUBLISHED: Final = Counter("hitstream_producer_published", "Records that Kafka has acknowledged.", ["topic"])
 PUBLISH_FAILURES: Final = Counter("hitstream_producer_publish_failures", "Batches that had to be sent again.")
 DROPPED: Final = Counter("hitstream_producer_dropped", "Records that found no room in the queue.", ["topic"])

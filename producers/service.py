@@ -155,6 +155,7 @@ async def _produce(
         login_pause=kiwoom.login_pause, send_spacing=kiwoom.send_spacing, audit_after=kiwoom.audit_after
     )
     covered = _Covered(state_dir / f"covered-{kiwoom.account}-{producer}.json")
+    kept = _Kept(state_dir / f"conditions-{kiwoom.account}-{producer}.json")
     known = Conditions(
         kiwoom.account,
         producer,
@@ -179,6 +180,9 @@ async def _produce(
         ),
     )
     service = _Service(known, publisher, now, ready, calendar, board.lost)
+    for status in known.retired(kept.read(), now()):
+        publisher.offer(status)
+    kept.write(tuple(c.name for c in conditions))
     metrics.PING_AGE.set_function(service.ping_age)
     try:
         async with httpx.AsyncClient(timeout=_HTTP_TIMEOUT) as http, asyncio.TaskGroup() as publishing:
@@ -204,6 +208,7 @@ async def _produce(
                 calendar=lambda: service.calendar,
                 on_frame=_each(publisher.offer if kiwoom.journal else None, board.on_frame, on_frame),
             )
+            board.loan = client
             rest = Rest(http, tokens, rest_url=kiwoom.rest_url)
             errands = Errands(
                 kiwoom=kiwoom,
@@ -211,6 +216,7 @@ async def _produce(
                 producer=producer,
                 board=board,
                 rest=rest,
+                tokens=tokens,
                 offer=publisher.offer,
                 now=now,
                 trading=lambda day: service.calendar.always or service.calendar.day(day) is not None,
@@ -456,6 +462,7 @@ class _Service:
         for name, (state, _) in states.items():
             for known in _STATES:
                 metrics.SUBSCRIPTION.labels(name, known).set(known == state)
+            metrics.SUBSCRIPTION_SINCE.labels(name).set(self._conditions.since[name].timestamp())
         session, cause = self._conditions.session
         for known_state in _SESSION_STATES:
             metrics.SESSION.labels(known_state).set(known_state == session)
@@ -471,6 +478,24 @@ class _Service:
             self._ready("; ".join(f"{name} is {state}: {cause}" for name, (state, cause) in states.items()))
         else:
             self._ready(None)
+
+
+class _Kept:
+    """The file that remembers, across processes, which conditions were kept open: one that is gone is said so, once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> tuple[str, ...]:
+        """The names that an earlier process left; none if there was none or the file is damaged."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=tuple[str, ...])
+        except (OSError, msgspec.MsgspecError):
+            return ()
+
+    def write(self, names: tuple[str, ...]) -> None:
+        """Replace the file, whole or not at all."""
+        _replace(self._path, msgspec.json.encode(names), "a condition that is removed may stay in view")
 
 
 class _Covered:
@@ -491,12 +516,18 @@ class _Covered:
         """Replace the file, whole or not at all."""
         if not covered or covered == self._written:
             return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_bytes(msgspec.json.encode(covered))
-            temporary.replace(self._path)
-        except OSError as error:
-            _log.warning("what is covered could not be kept: a restart may not tell its gap", cause=str(error))
-        else:
+        if _replace(self._path, msgspec.json.encode(covered), "a restart may not tell its gap"):
             self._written = dict(covered)
+
+
+def _replace(path: Path, content: bytes, otherwise: str) -> bool:
+    """Replace a file, whole or not at all; whether it could be done. `otherwise` says what it means if not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        _log.warning(f"{path.name} could not be written: {otherwise}", cause=str(error))
+        return False
+    return True

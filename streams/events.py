@@ -338,6 +338,7 @@ class Status(Record, frozen=True, kw_only=True):
     `component` is `session/<account>/<producer>`, `subscription/<account>/<producer>/<condition>`, or
     `<role>/<instance>`. `state` is a word of that kind's own (a subscription: `disconnected`, `listing`, `requested`,
     `live`, `refused`, `unanswered`, `missing`, `displaced`, `resting`), in force since `since` because of `cause`.
+    `retired`, in any kind, is a component's last word: it is no longer configured, and nobody need see it.
     `proof_of_life` is when the component last showed that it is alive.
     """
 

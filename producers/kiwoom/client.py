@@ -3,7 +3,8 @@
 It decides nothing about the protocol. Per input it does what the session says: what is to be sent goes first – so the
 echo of a PING precedes everything else and waits for nothing but the socket – then the rest goes to `handle`.
 Reconnecting is jittered and backs off; it ends for good only when another login has taken the app key. Outside the
-calendar's hours it rests, unless somebody needs a session (`need`).
+calendar's hours it rests, unless somebody needs a session (`need`). A diagnosis may have a session of its own lent to
+it (`lend`): the app key has only one, so ours ends in good order first and is opened again afterwards.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ _DISPLACED: Final = (
     " on another machine, under another user, or is no Hitstream: stop it, or give it an app key of its own, then"
     " restart this one"
 )
+_LOAN: Final = "a diagnosis asked for a fresh connection"
+_LOAN_OVER: Final = "the diagnosis over a fresh connection has ended"
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +133,27 @@ class Client:
         self._calendar = calendar
         self._needed_until: datetime | None = None
         self._needed = asyncio.Event()
+        # Which loan the session is wanted for, and which the present one was opened for; 0: it is ours.
+        self._loan = 0
+        self._loans = 0
+        self._lent = 0
+
+    def lend(self) -> None:
+        """End the session in good order, and open one that registers nothing: whoever examines Kiwoom may try anything
+        on it. `lent` tells when it is there; it lasts until `take_back`."""
+        self._loans += 1
+        self._loan = self._loans
+        self._look()
+
+    def take_back(self) -> None:
+        """The loan is over: the next session is ours again, at once."""
+        self._loan = 0
+        self._look()
+
+    @property
+    def lent(self) -> bool:
+        """Whether there is the session that was asked for by the last `lend`, and it would send a request."""
+        return self._loan != 0 and self._lent == self._loan and self.asking
 
     def need(self, until: datetime) -> None:
         """Keep or open a session until this moment of the product's clock, also while it would rest.
@@ -155,6 +179,11 @@ class Client:
         if self._session is None or not self._session.asking:
             raise Unreachable("there is no session with Kiwoom at the moment")
         self._asked.append(text)
+        self._look()
+
+    def _look(self) -> None:
+        """Have the loop look at once at what is wanted, whatever it is waiting for."""
+        self._needed.set()
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
@@ -216,7 +245,15 @@ class Client:
             wait = self._backoff.wait(failures, urgent=urgent)
             self._handler.disconnected(f"{cause}; next try in {wait:.1f} s", state)
             _log.warning("disconnected", cause=cause, next_try=round(wait, 1), failures=failures)
-            await asyncio.sleep(wait)
+            await self._pause(wait, loan=self._loan)
+
+    async def _pause(self, wait: float, *, loan: int) -> None:
+        """Wait before the next connection; a loan that begins or ends meanwhile waits no longer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                while loan == self._loan:
+                    self._needed.clear()
+                    await self._needed.wait()
 
     async def _rest(self, begun: bool) -> bool:
         """Wait until a session is wanted; returns whether a token has been had."""
@@ -244,7 +281,7 @@ class Client:
 
     def _resting(self) -> Rest | None:
         now = self._now()
-        if self._needed_until is not None and now < self._needed_until:
+        if self._loan or (self._needed_until is not None and now < self._needed_until):
             return None
         return self._calendar().rest(now)
 
@@ -257,15 +294,16 @@ class Client:
         self._handler.connecting(self._connection)
         self._outbox.clear()
         self._asked.clear()
+        self._lent = self._loan
         in_hours = self._calendar().rest(at) is None
         session = Session(
-            self._wanted if in_hours else (),
+            self._wanted if in_hours and not self._lent else (),
             token=token,
             stex_tp=self._stex_tp,
             timing=self._timing,
             patient=self._patient,
             trading=lambda at: self._calendar().trading(at),
-            market_clock=in_hours and not self._calendar().always,
+            market_clock=in_hours and not self._lent and not self._calendar().always,
         )
         try:
             socket = await connect(
@@ -289,7 +327,7 @@ class Client:
         try:
             await self._talk(socket, session, in_hours=in_hours)
         finally:
-            self._session = None
+            self._session = self._waiting = None
             await socket.close()
         return self._ended or Over(why="lost", cause="the connection ended")
 
@@ -319,7 +357,9 @@ class Client:
             await self._do(socket, actions, now, frame=raw is not None)
             while self._asked:
                 await self._do(socket, session.ask(self._asked.popleft(), now), now)
-            if in_hours is not None and (cause := self._leaves_because(in_hours)):
+            if in_hours is not None and self._loan != self._lent:
+                await self._do(socket, session.clear(now, "disconnected", _LOAN if self._loan else _LOAN_OVER), now)
+            elif in_hours is not None and (cause := self._leaves_because(in_hours)):
                 await self._do(socket, session.clear(now, "resting", cause), now)
             self._proved = self._proved or session.proved
             if self._live_since is None and session.live:

@@ -34,13 +34,14 @@ Cause = Literal[
     "list-silent", "list-refused", "missing", "request-refused", "slow", "connection-lost", "connection-deaf",
     "registration-lost", "stream-dead",
     "no-list", "burst", "reply-not-taken", "registered-already", "stale-seq", "no-echo", "displaced", "closed-hours",
-    "one-condition", "search-while-live", "no-stex-tp", "rights-withdrawn", "module-down",
+    "one-condition", "search-while-live", "no-stex-tp", "rights-withdrawn", "module-down", "realtime-down",
+    "search-down", "reply-unreadable",
 ]  # fmt: skip
 
 NUMBERS: Final[dict[Cause, int]] = {
     "no-list": 1, "burst": 2, "reply-not-taken": 3, "registered-already": 4, "stale-seq": 5, "no-echo": 6,
     "displaced": 6, "closed-hours": 7, "one-condition": 8, "search-while-live": 9, "no-stex-tp": 10,
-    "rights-withdrawn": 11, "module-down": 12,
+    "rights-withdrawn": 11, "module-down": 12, "realtime-down": 12, "search-down": 12,
 }  # fmt: skip
 """Where each cause of an unanswered request stands in the list of causes."""
 
@@ -48,6 +49,7 @@ GOOD: Final = frozenset({"healthy", "quiet", "ready"})
 """The verdicts that say that nothing is wrong."""
 
 Sure = Literal["proved", "likely", "possible"]
+Surer = Literal["", "fresh", "second-key", "in-hours"]
 Fact = str | int | float
 
 BURST: Final = 0.3
@@ -67,7 +69,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong (`cause`), how sure that is, with which condition, and what else it could be (`also`).
 
     `number` is the cause's place in the list of causes, 0 if it is not there. `facts` fill the words of `verdicts`;
-    `ruled_out` are the causes that experiments have excluded.
+    `ruled_out` are the causes that experiments have excluded. `surer` names what would decide where this is not sure.
     """
 
     cause: Cause
@@ -76,6 +78,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     number: int = 0
     also: tuple[Cause, ...] = ()
     ruled_out: tuple[Cause, ...] = ()
+    surer: Surer = ""
     facts: dict[str, Fact] = {}
 
 
@@ -99,7 +102,13 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Connect(msgspec.Struct, frozen=True):
-    """Open a fresh connection, ending ours if there is one, and wait until it is open."""
+    """Open a fresh connection, ending ours if there is one, and wait until it is open.
+
+    Where the session is the running producer's, the producer does it, and logs in on it. `second`: with the second app
+    key, beside whatever there is.
+    """
+
+    second: bool = False
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +190,8 @@ class Case:
         connected: whether that session can be asked; False: there is only its history.
         session: what its program says of a session that cannot be asked.
         borrowed: the session is the running producer's.
+        fresh: whether the producer may be asked to end its session for a fresh connection: `free`, as no condition is
+            live on it; `asked`, because somebody wants to know more than he minds a gap; else it is not asked.
         complaints: condition → the state in which its program holds it, where that is not live.
         hours: where the trading day is.
         up_to_list: stop after the list.
@@ -199,6 +210,7 @@ class Case:
     connected: bool = True
     session: str = ""
     borrowed: bool = False
+    fresh: Literal["", "asked", "free"] = ""
     complaints: dict[str, str] = field(default_factory=dict)
     hours: Literal["open", "before", "closed"] = "open"
     up_to_list: bool = False
@@ -228,6 +240,15 @@ class _Stop(Exception):
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.cause)
         self.verdict = verdict
+
+
+class _GivenUp(Exception):
+    """The producer has ended the connection under us, as nothing was answered on it."""
+
+    def __init__(self, suspect: Exchange, facts: dict[str, Fact]) -> None:
+        super().__init__()
+        self.suspect = suspect
+        self.facts = facts
 
 
 # --- reading a log ----------------------------------------------------------------------------------------------------
@@ -345,9 +366,12 @@ class _Doctor:
         self.case = case
         self.log: list[Seen] = list(case.history)
         self.ended = ""
+        # Whether the session is the producer's own, with all that is live on it. One that it lends us is not.
+        self.borrowed = case.borrowed
         self.conditions: dict[str, str] = {}  # seq → name, from the last list
         self.ruled_out: list[Cause] = []
         self.members: dict[str, set[str]] = {}
+        self.waited = 0.0  # Seconds that the steps have taken together.
 
     def signed(self, verdict: Verdict) -> Verdict:
         """The verdict with its number and with what was ruled out."""
@@ -356,14 +380,21 @@ class _Doctor:
 
     def examine(self) -> Diagnosis:
         yield from self._settings()
+        try:
+            return (yield from self._stages())
+        except _GivenUp as end:
+            # Nothing is live any more, so a fresh connection costs nothing.
+            yield Finding(stage="experiment", ok=None, words="given-up", facts=end.facts)
+            yield from self._on_fresh(end.suspect)
+            raise AssertionError("the experiments end with a verdict") from None
+
+    def _stages(self) -> Diagnosis:
         if self.case.history or self.case.borrowed:
             yield from self._read_history()
         elif self.case.connected:
             yield from self._begin()
-        if not self.case.connected:
-            facts: dict[str, Fact] = {"message": self.case.session}
-            yield Finding(stage="connect", ok=False, words="no-session", facts=facts)
-            raise _Stop(Verdict(cause="connection-lost", sure="likely", facts=facts))
+        if not self.case.connected and self.borrowed == self.case.borrowed:
+            yield from self._without_session()
         yield from self._list()
         if self.case.up_to_list:
             return self.signed(
@@ -391,9 +422,40 @@ class _Doctor:
             raise _Stop(Verdict(cause=outcome.error, sure="proved", facts=facts))
         yield from self._log_in()
 
-    def _log_in(self, *, shown: bool = True, renewed: bool = False) -> _Part[None]:
-        outcome = yield Connect()
+    def _without_session(self) -> _Part[None]:
+        """There is nothing that could be asked. What do the last frames say, and is another session to be had?"""
+        facts: dict[str, Fact] = {"message": self.case.session}
+        yield Finding(stage="connect", ok=False, words="no-session" if self.borrowed else "record", facts=facts)
+        if not self.borrowed:
+            raise _Stop(Verdict(cause="connection-lost", sure="likely", facts=facts))
+        outcome = yield Token()
+        if not outcome.refused:
+            told = self._facts(outcome)
+            bad = bool(outcome.error)
+            yield Finding(stage="token", ok=not bad, words="token-bad" if bad else "token", facts=told)
+            if outcome.error:
+                raise _Stop(Verdict(cause=outcome.error, sure="proved", facts=told))
+        self._unanswered_beginning(facts)
+        if not (yield from self._reconnect(facts)):
+            raise _Stop(Verdict(cause="connection-lost", sure="likely", facts=facts))
+
+    def _unanswered_beginning(self, facts: dict[str, Fact]) -> None:
+        """Stop where the log ends with a LOGIN or a CNSRLST that was never answered."""
+        logged_in = _last(self.log, frames.LoginReply) is not None
+        listed = _last(self.log, frames.ListReply) is not None
+        sent = {item.asked.trnm for item in self.log}
+        if "LOGIN" in sent and not logged_in:
+            raise _Stop(Verdict(cause="login-silent", sure="likely", facts=facts))
+        if "CNSRLST" in sent and logged_in and not listed:
+            raise _Stop(Verdict(cause="list-silent", sure="likely", facts=facts))
+
+    def _log_in(self, *, shown: bool = True, renewed: bool = False, second: bool = False) -> _Part[bool]:
+        """A fresh connection with LOGIN on it; False where the session is the producer's and it lends us none."""
+        outcome = yield Connect(second=second)
         facts = self._facts(outcome)
+        if outcome.refused:
+            yield Finding(stage="experiment", ok=None, words="not-lent", facts=facts)
+            return False
         if shown or outcome.error:
             yield Finding(
                 stage="connect", ok=not outcome.error, words="connect-bad" if outcome.error else "connect", facts=facts
@@ -402,6 +464,7 @@ class _Doctor:
             raise _Stop(Verdict(cause="unreachable", sure="proved", facts=facts))
         self.log.clear()
         self.ended = ""
+        self.borrowed = False
         outcome = yield from self._do(Login(within=2 * self.case.patience))
         facts = self._facts(outcome)
         reply = next((s.received for s in outcome.frames if isinstance(s.received, frames.LoginReply)), None)
@@ -409,7 +472,7 @@ class _Doctor:
             if shown:
                 yield Finding(stage="login", ok=True, words="login", facts=facts)
             yield from self._do(Listen(seconds=self.case.pause))
-            return
+            return True
         if isinstance(reply, frames.LoginReply):
             facts |= {"message": reply.message, "code": embedded_code(reply.message) or str(reply.code)}
         words = "login-silent" if reply is None else "login-bad"
@@ -418,9 +481,8 @@ class _Doctor:
             self._watch_system()
             raise _Stop(Verdict(cause="login-silent", sure="proved", facts=facts))
         stale = str(facts["code"]) in STALE_TOKEN
-        if stale and not renewed and not (yield Token(renew=True)).error:
-            yield from self._log_in(shown=shown, renewed=True)
-            return
+        if stale and not renewed and not (yield Token(second=second, renew=True)).error:
+            return (yield from self._log_in(shown=shown, renewed=True, second=second))
         raise _Stop(Verdict(cause="token-refused" if stale else "login-refused", sure="proved", facts=facts))
 
     def _list(self) -> _Part[None]:
@@ -461,7 +523,7 @@ class _Doctor:
         for seq in targets:
             if len(silent) >= 2 and not answered:
                 break  # Everything is silent: the experiments say more than further requests.
-            text = _search(seq) if self.case.borrowed else _realtime(seq, self.case.stex_tp)
+            text = _search(seq) if self.borrowed else _realtime(seq, self.case.stex_tp)
             exchange = yield from self._ask(text)
             if exchange.reply is None:
                 silent.append(exchange)
@@ -514,11 +576,13 @@ class _Doctor:
                 )
             word = "still-registered" if exchange.refused == _REGISTERED else "registration-unknown"
             yield Finding(stage="experiment", ok=True if exchange.refused else None, words=word, facts=about)
+            if exchange.reply is None:
+                break  # A server that leaves a repeat unanswered does so for each; that proves nothing.
         yield from self._compare(targets[0], facts)
 
     def _compare(self, seq: str, facts: dict[str, Fact]) -> _Part[None]:
         """Whether stocks came and went without an entry on the stream."""
-        if self.case.borrowed or seq not in self.members:
+        if self.borrowed or seq not in self.members:
             return
         first = yield from self._ask(_search(seq), shown=False)
         if first.reply is None or first.refused:
@@ -561,24 +625,49 @@ class _Doctor:
             if isinstance(reply, frames.ListReply) and reply.code == 0:
                 self.conditions = dict(reply.conditions)
         yield from self._hold_against(known)
-        last: dict[tuple[str, str], Exchange] = {(e.asked.seq, e.asked.search_type): e for e in known}
-        if self.case.borrowed:
-            # The producer goes on by itself: only what it still complains of is examined.
-            last = {k: e for k, e in last.items() if k[1] == "1" and self._name(e) in self.case.complaints}
+        last = self._last_of_each(known)
         for exchange in last.values():
             if exchange.refused:
                 yield from self._refused(exchange)
         open_ones = [e for e in last.values() if e.reply is None]
+        if self.borrowed and open_ones and not (old := self._waited_for(open_ones)):
+            # Just sent: give it the time that any request is given.
+            if not self.case.connected:
+                return
+            yield from self._do(Listen(seconds=self.case.patience))
+            last = self._last_of_each(exchanges(self.log))
+            open_ones = [e for e in last.values() if e.reply is None]
+        elif self.borrowed and open_ones:
+            open_ones = old
         if not open_ones:
             return
         suspect = open_ones[0]
         if not self.case.connected:
-            yield from self._from_history_alone(suspect, listed=listed)
+            if not self.case.borrowed:
+                yield from self._from_history_alone(suspect, listed=listed)
+            yield from self._without_session()
+            yield from self._again_on_fresh(suspect)
+            yield from self._one_by_one(suspect, answered=False)
         if not suspect.listed:
             yield from self._without_list(suspect)
         elif not self.conditions:
             return
         yield from self._experiments(suspect, answered=any(e.reply is not None for e in last.values()))
+
+    def _last_of_each(self, known: Sequence[Exchange]) -> dict[tuple[str, str], Exchange]:
+        """The last request of each condition and kind; of a producer's, who goes on by himself, only what he still
+        complains of."""
+        last = {(e.asked.seq, e.asked.search_type): e for e in known}
+        if not self.borrowed:
+            return last
+        return {key: e for key, e in last.items() if key[1] == "1" and self._name(e) in self.case.complaints}
+
+    def _waited_for(self, silent: Sequence[Exchange]) -> list[Exchange]:
+        """Those whose answer has been waited for long enough, by this request or by one like it before."""
+        end = self.log[-1].t
+        known = [e for e in exchanges(self.log) if e.reply is None and end - e.t >= 0.9 * self.case.patience]
+        asked = {(e.asked.seq, e.asked.search_type) for e in known}
+        return [e for e in silent if (e.asked.seq, e.asked.search_type) in asked]
 
     def _hold_against(self, known: Sequence[Exchange]) -> _Part[None]:
         """What the program believes against what the wire says: a reply that came and was not taken."""
@@ -587,9 +676,13 @@ class _Doctor:
                 continue
             numbers = {seq for seq, title in self.conditions.items() if _same(title) == _same(name)}
             mine = [e for e in known if e.asked.seq.strip() in numbers]
-            if mine and mine[-1].reply is not None and mine[-1].refused == 0:
+            reply = mine[-1].reply if mine else None
+            if reply is not None and mine[-1].refused == 0:
                 took = round(mine[-1].replied - mine[-1].t, 3)
                 facts: dict[str, Fact] = {"condition": name, "belief": belief, "took": took, "seq": mine[-1].asked.seq}
+                if not reply.complete:
+                    yield Finding(stage="response", ok=False, words="reply-unreadable", facts=facts)
+                    raise _Stop(Verdict(cause="reply-unreadable", sure="proved", condition=name, facts=facts))
                 yield Finding(stage="response", ok=False, words="reply-in-log", facts=facts)
                 raise _Stop(Verdict(cause="reply-not-taken", sure="proved", condition=name, facts=facts))
 
@@ -643,7 +736,28 @@ class _Doctor:
         if again is not None:
             raise _Stop(self._named("burst", suspect, again, sure="proved" if suspect.hasty else "likely"))
         self.ruled_out.append("burst")
+        if self.borrowed and self.case.fresh == "free":
+            yield from self._on_fresh(suspect)
+        yield from self._one_by_one(suspect, answered=answered)
 
+    def _on_fresh(self, suspect: Exchange) -> _Part[None]:
+        """Go on with the experiments over a fresh connection, where anything may be tried: nothing is live on it."""
+        if not (yield from self._reconnect(self._about(suspect))):
+            if self.ended:
+                raise _Stop(self._nothing_answers(self._about(suspect)))
+            return
+        yield from self._again_on_fresh(suspect)
+        yield from self._one_by_one(suspect, answered=False)
+
+    def _again_on_fresh(self, suspect: Exchange) -> _Part[None]:
+        again = yield from self._again(suspect, "fresh-connection")
+        if again is not None:
+            raise _Stop(self._named("connection-deaf", suspect, again))
+        self.ruled_out.append("connection-deaf")
+
+    def _one_by_one(self, suspect: Exchange, *, answered: bool) -> _Part[None]:
+        """The experiments that change the request."""
+        name, facts, seq = self._name(suspect), self._about(suspect), suspect.asked.seq
         # 2. Without the registration that may be there.
         realtime = suspect.asked.search_type != "0"
         if realtime:
@@ -664,86 +778,115 @@ class _Doctor:
         other_kind = _search(seq) if realtime else _realtime(seq, self.case.stex_tp or "K")
         other = yield from self._ask(other_kind, words="other-kind")
         kind_answers = other.reply is not None and other.refused in (0, _REGISTERED)
-        if not realtime and kind_answers:
-            yield from self._search_only(suspect, other)
         others = [s for s in self.conditions if s != seq][:3]
-        for number in () if answered else others:
-            exchange = yield from self._ask(_realtime(number, self.case.stex_tp or "K"), words="other-condition")
-            if exchange.reply is not None and exchange.refused in (0, _REGISTERED):
-                answered = True
-                break
+        if not realtime and kind_answers:
+            yield from self._search_only(suspect, others)
+        if not answered:
+            texts = [_realtime(number, self.case.stex_tp or "K") for number in others]
+            answered = (yield from self._first_answered(texts, "other-condition")) is not None
         if answered:
             yield Finding(stage="experiment", ok=True, words="others-answer", facts=facts)
             raise _Stop(Verdict(cause="one-condition", sure="proved", condition=name, facts=facts))
-        facts["other_kind"] = int(kind_answers)
         self.ruled_out += ["one-condition", "search-while-live"]
-        yield from self._fresh(suspect, [seq, *others])
+        if kind_answers:
+            self.ruled_out += ["module-down", "rights-withdrawn"]
+        yield from self._fresh(suspect, [seq, *others], kind_answers=kind_answers)
 
-    def _search_only(self, suspect: Exchange, other: Exchange) -> _Part[None]:
-        """A one-shot search is silent while a realtime request is answered: is it so on a quiet session too?"""
+    def _search_only(self, suspect: Exchange, others: Sequence[str]) -> _Part[None]:
+        """A one-shot search is silent while a realtime request is answered: is every search, and on a quiet session?"""
         name, facts = self._name(suspect), self._about(suspect)
-        if suspect.live == 0:
-            raise _Stop(Verdict(cause="one-condition", sure="likely", condition=name, facts=facts))
-        if self.case.borrowed:
+        searches = [_search(number) for number in others]
+        if (yield from self._first_answered(searches, "other-condition")) is not None:
+            raise _Stop(Verdict(cause="one-condition", sure="proved", condition=name, facts=facts))
+        self.ruled_out.append("one-condition")
+        if suspect.live > 0 or self.borrowed:
+            if self.borrowed and not self.case.fresh:
+                yield Finding(stage="experiment", ok=None, words="not-ours", facts=facts)
+            if (self.borrowed and not self.case.fresh) or not (yield from self._reconnect(facts)):
+                also: tuple[Cause, ...] = ("search-down",)
+                raise _Stop(
+                    Verdict(
+                        cause="search-while-live", sure="likely", condition=name, also=also, surer="fresh", facts=facts
+                    )
+                )
+            exchange = yield from self._ask(_search(suspect.asked.seq), words="quiet-session")
+            if exchange.reply is not None and not exchange.refused:
+                raise _Stop(self._named("search-while-live", suspect, exchange))
+            self.ruled_out.append("search-while-live")
+        raise _Stop(Verdict(cause="search-down", sure="likely", condition="", facts=facts))
+
+    def _fresh(self, suspect: Exchange, numbers: Sequence[str], *, kind_answers: bool) -> _Part[None]:
+        """Nothing is answered on this connection: is it on another, and if not, is the market open at all?
+
+        `kind_answers`: the other kind of search is answered, which shows that the condition module and our right to use
+        it are there.
+        """
+        facts = self._about(suspect) | {"conditions": len(self.conditions)}
+        borrowed = self.borrowed
+        if borrowed and not self.case.fresh:
             yield Finding(stage="experiment", ok=None, words="not-ours", facts=facts)
-            raise _Stop(
-                Verdict(cause="search-while-live", sure="likely", condition=name, also=("one-condition",), facts=facts)
+        elif "connection-deaf" not in self.ruled_out:
+            borrowed = not (yield from self._reconnect(facts))
+        if not borrowed:
+            exchange = yield from self._first_answered(
+                self._unasked(suspect, numbers, kind_answers), "fresh-connection"
             )
-        yield from self._reconnect(facts)
-        exchange = yield from self._ask(_search(suspect.asked.seq), words="quiet-session")
-        if exchange.reply is not None and not exchange.refused:
-            raise _Stop(self._named("search-while-live", suspect, exchange))
-        raise _Stop(Verdict(cause="one-condition", sure="likely", condition=name, facts=facts))
-
-    def _fresh(self, suspect: Exchange, numbers: Sequence[str]) -> _Part[None]:
-        """Nothing is answered on this connection: is it on another, and if not, is the market open at all?"""
-        name, facts = self._name(suspect), self._about(suspect)
-        hours = self.case.hours
-        if self.case.borrowed:
-            yield Finding(stage="experiment", ok=None, words="not-ours", facts=facts)
-        else:
-            yield from self._reconnect(facts)
-            for number in numbers:
-                for text in (_realtime(number, self.case.stex_tp or "K"), _search(number)):
-                    exchange = yield from self._ask(text, words="fresh-connection")
-                    if exchange.reply is not None and not exchange.refused:
-                        raise _Stop(self._named("connection-deaf", suspect, exchange))
+            if exchange is not None:
+                raise _Stop(self._named("connection-deaf", suspect, exchange))
             self.ruled_out.append("connection-deaf")
-        facts["conditions"] = len(self.conditions)
-        if hours != "open":
+        if self.case.hours != "open":
             yield Finding(stage="experiment", ok=None, words="not-open", facts=facts)
+            if kind_answers:
+                raise _Stop(Verdict(cause="closed-hours", sure="likely", surer="in-hours", facts=facts))
             also: tuple[Cause, ...] = ("module-down", "rights-withdrawn")
-            raise _Stop(Verdict(cause="closed-hours", sure="possible", condition="", also=also, facts=facts))
+            raise _Stop(Verdict(cause="closed-hours", sure="possible", also=also, surer="in-hours", facts=facts))
         self.ruled_out.append("closed-hours")
-        if self.case.second_key and not self.case.borrowed:
+        if kind_answers:
+            raise _Stop(
+                Verdict(
+                    cause="realtime-down",
+                    sure="possible" if borrowed else "likely",
+                    also=("connection-deaf",) if borrowed else (),
+                    surer="fresh" if borrowed else "",
+                    facts=facts,
+                )
+            )
+        if self.case.second_key:
             yield from self._second_key(suspect, numbers)
-        # On a borrowed session the connection itself is not ruled out.
-        sure: Sure = "possible" if self.case.borrowed else "likely"
-        extra: tuple[Cause, ...] = (
-            ("rights-withdrawn", "connection-deaf") if self.case.borrowed else ("rights-withdrawn",)
-        )
-        raise _Stop(Verdict(cause="module-down", sure=sure, also=extra, facts=facts | {"name": name}))
+        raise _Stop(self._nothing_answers(facts, borrowed=borrowed))
+
+    def _unasked(self, suspect: Exchange, numbers: Sequence[str], kind_answers: bool) -> list[str]:
+        """The requests of both kinds that were not sent on this connection yet; of the silent kind, if one answers."""
+        kinds = [lambda seq: _realtime(seq, self.case.stex_tp or "K"), _search]
+        if kind_answers:
+            kinds = kinds[1:] if suspect.asked.search_type == "0" else kinds[:1]
+        asked = {(e.asked.seq, e.asked.search_type) for e in exchanges(self.log)}
+        texts = [kind(number) for number in numbers for kind in kinds]
+        return [text for text in texts if (one := frames.request(text)) and (one.seq, one.search_type) not in asked]
 
     def _second_key(self, suspect: Exchange, numbers: Sequence[str]) -> _Part[None]:
-        """Causes 11 and 12 look alike with one key: ask with another."""
+        """Causes 11 and 12 look alike with one key: ask with another, on a connection beside ours."""
         facts = self._about(suspect) | {"conditions": len(self.conditions)}
         outcome = yield Token(second=True)
         if outcome.error:
             yield Finding(stage="experiment", ok=None, words="second-key-refused", facts=self._facts(outcome))
             return
-        yield from self._reconnect(facts, words="with-second-key")
-        for number in [*numbers, *(s for s in self.conditions if s not in numbers)][:3]:
-            for text in (_realtime(number, self.case.stex_tp or "K"), _search(number)):
-                exchange = yield from self._ask(text, words="second-key")
-                if exchange.reply is not None and not exchange.refused:
-                    raise _Stop(self._named("rights-withdrawn", suspect, exchange))
+        yield from self._reconnect(facts, words="with-second-key", second=True)
+        known = [*numbers, *(s for s in self.conditions if s not in numbers)][:3]
+        exchange = yield from self._first_answered(self._unasked(suspect, known, False), "second-key")
+        if exchange is not None:
+            raise _Stop(self._named("rights-withdrawn", suspect, exchange))
         self.ruled_out.append("rights-withdrawn")
         raise _Stop(Verdict(cause="module-down", sure="proved", facts=facts))
 
-    def _reconnect(self, facts: dict[str, Fact], words: str = "reconnecting") -> _Part[None]:
-        yield Finding(stage="experiment", ok=None, words=words, facts=facts)
-        yield from self._log_in(shown=False)
+    def _reconnect(self, facts: dict[str, Fact], words: str = "reconnecting", second: bool = False) -> _Part[bool]:
+        """A fresh connection with the list read; False where the producer lends none."""
+        lent = self.borrowed and not second
+        yield Finding(stage="experiment", ok=None, words="lending" if lent else words, facts=facts)
+        if not (yield from self._log_in(shown=False, second=second)):
+            return False
         yield from self._list_again()
+        return True
 
     def _list_again(self) -> _Part[None]:
         outcome = yield from self._do(Ask(text=frames.ListRequest().text(), within=self.case.patience))
@@ -751,6 +894,8 @@ class _Doctor:
         if reply is None or reply.code != 0:
             raise _Stop(Verdict(cause="list-silent", sure="proved", facts=self._facts(outcome)))
         self.conditions = dict(reply.conditions) or self.conditions
+        facts = self._facts(outcome) | {"count": len(reply.conditions)}
+        yield Finding(stage="list", ok=True, words="list-again", facts=facts)
 
     # -- parts
 
@@ -760,7 +905,7 @@ class _Doctor:
         assert reply is not None
         name, facts = self._name(exchange), self._about(exchange)
         facts |= {"code": reply.code or 0, "message": reply.message}
-        if reply.code == _REGISTERED and exchange.registered and self.case.borrowed:
+        if reply.code == _REGISTERED and exchange.registered and self.borrowed:
             return
         yield Finding(stage="response", ok=False, words="refused", facts=facts)
         match reply.code:
@@ -783,50 +928,97 @@ class _Doctor:
             yield from self._refused(exchange)
         return exchange
 
-    def _ask(self, text: str, *, words: str = "", shown: bool = True) -> _Part[Exchange]:
-        outcome = yield from self._do(Ask(text=text, within=self.case.patience))
+    def _ask(self, text: str, *, words: str = "", shown: bool = True, within: float | None = None) -> _Part[Exchange]:
+        before = self.waited
+        yield from self._do(Ask(text=text, within=self.case.patience if within is None else within))
+        exchange = self._latest(text)
+        if shown:
+            yield self._told(exchange, words, took=self.waited - before)
+        return exchange
+
+    def _first_answered(self, texts: Sequence[str], words: str) -> _Part[Exchange | None]:
+        """Send requests one after the other without waiting for each to time out: the first that is answered.
+
+        Paced all the same, and all have as long as the last one to be answered.
+        """
+        sent: dict[str, float] = {}
+        found: Exchange | None = None
+        for text in texts:
+            sent[text] = self.waited
+            within = self.case.patience if text == texts[-1] else min(PROMPT, self.case.patience)
+            exchange = yield from self._ask(text, shown=False, within=within)
+            if exchange.reply is not None:
+                break
+        for text, before in sent.items():
+            exchange = self._latest(text)
+            yield self._told(exchange, words, took=self.waited - before)
+            if found is None and exchange.reply is not None and exchange.refused in (0, _REGISTERED):
+                found = exchange
+        return found
+
+    def _latest(self, text: str) -> Exchange:
         exchange = next(e for e in reversed(exchanges(self.log)) if e.text == text)
+        if exchange.reply is not None and exchange.reply.code == 0 and exchange.asked.search_type == "1":
+            self.members[exchange.asked.seq.strip()] = {m.code for m in exchange.reply.members}
+        return exchange
+
+    def _told(self, exchange: Exchange, words: str, *, took: float) -> Finding:
+        """What came of a request, as a finding: of an experiment, where `words` say what was tried."""
         reply = exchange.reply
-        facts = self._about(exchange) | self._facts(outcome)
-        if reply is not None and reply.code == 0:
-            facts["count"] = len(reply.members)
-            if exchange.asked.search_type == "1":
-                self.members[exchange.asked.seq.strip()] = {m.code for m in reply.members}
-        if not shown:
-            return exchange
+        facts = self._about(exchange) | {"took": round(took, 3)}
+        facts["pings"] = sum(isinstance(s.received, frames.Ping) for s in self.log if s.t >= exchange.t)
+        if reply is not None:
+            facts |= {"took": round(exchange.replied - exchange.t, 3), "count": len(reply.members)}
         good = reply is not None and not exchange.refused
         if words:
+            # Also 900003 is an answer: the module is there, and knows the condition.
+            good = reply is not None and exchange.refused in (0, _REGISTERED)
             facts["tried"] = words
-            yield Finding(
-                stage="experiment", ok=good, words="experiment-answered" if reply else "experiment-silent", facts=facts
-            )
-        elif good:
-            yield Finding(stage="response", ok=True, words="answered", facts=facts)
-        else:
-            yield Finding(stage="request", ok=None, words="asked", facts=facts)
-        return exchange
+            words = "experiment-answered" if reply else "experiment-silent"
+            return Finding(stage="experiment", ok=good, words=words, facts=facts)
+        if good:
+            return Finding(stage="response", ok=True, words="answered", facts=facts)
+        return Finding(stage="request", ok=None, words="asked", facts=facts)
 
     def _do(self, step: Login | Ask | Listen) -> _Part[Outcome]:
         outcome = yield step
         self.log += outcome.frames
+        self.waited += outcome.seconds
         if outcome.ended:
             self.ended = outcome.ended
             self._watch_system()
             facts: dict[str, Fact] = {"message": outcome.ended, "conditions": len(self.conditions)}
             known = exchanges(self.log)
-            if self.case.borrowed and self.conditions and len(known) > 1 and all(e.reply is None for e in known):
-                # The producer gave the connection up because nothing was answered on it: that is the evidence.
+            silent = [e for e in known if e.reply is None and e.asked.search_type == "1"]
+            if self.borrowed and self.conditions and len(silent) > 1:
+                # The producer gave the connection up because of what was not answered on it: that is the evidence.
+                if self.case.fresh:
+                    raise _GivenUp(silent[-1], facts)
                 yield Finding(stage="experiment", ok=None, words="given-up", facts=facts)
-                raise _Stop(self._nothing_answers(facts))
+                if all(e.reply is None for e in known):
+                    raise _Stop(self._nothing_answers(facts))
+                name = self._name(silent[-1])
+                raise _Stop(
+                    Verdict(cause="one-condition", sure="likely", condition=name, facts=self._about(silent[-1]))
+                )
+            if self.case.borrowed:
+                self._unanswered_beginning(facts)
             raise _Stop(Verdict(cause="connection-lost", sure="proved", facts=facts))
         return outcome
 
-    def _nothing_answers(self, facts: dict[str, Fact]) -> Verdict:
-        """The verdict where no experiment could be finished."""
+    def _nothing_answers(self, facts: dict[str, Fact], *, borrowed: bool = True) -> Verdict:
+        """The verdict where nothing is answered; on a borrowed session the connection itself is not ruled out."""
         if self.case.hours != "open":
             also: tuple[Cause, ...] = ("module-down", "rights-withdrawn")
-            return Verdict(cause="closed-hours", sure="possible", also=also, facts=facts)
-        return Verdict(cause="module-down", sure="possible", also=("rights-withdrawn", "connection-deaf"), facts=facts)
+            return Verdict(cause="closed-hours", sure="possible", also=also, surer="in-hours", facts=facts)
+        also = ("rights-withdrawn", "connection-deaf") if borrowed else ("rights-withdrawn",)
+        return Verdict(
+            cause="module-down",
+            sure="possible" if borrowed else "likely",
+            also=also,
+            surer="fresh" if borrowed else "second-key",
+            facts=facts,
+        )
 
     def _watch_system(self) -> None:
         """Stop where Kiwoom has said itself why the session ended."""

@@ -6,7 +6,8 @@
         ├── Unreachable         no connection, or no answer in time
         ├── Maintenance         a web page where JSON belongs: the service is closed for a while
         ├── RateLimited         more calls than the account may make
-        └── CallRefused         a TR call was answered with an error of its own
+        ├── CallRefused         a TR call was answered with an error of its own
+        └── NotLent             the running producer keeps its session: it is not ended for a diagnosis
 
 One class, one cause, one sentence that says what to do. `code` is Kiwoom's own number where there is one.
 """
@@ -63,6 +64,10 @@ class RateLimited(KiwoomError):
 
 class CallRefused(KiwoomError):
     """A TR call was answered with an error."""
+
+
+class NotLent(KiwoomError):
+    """The running producer does not end its session for a diagnosis."""
 
 
 def masked(text: str, *secrets: str) -> str:

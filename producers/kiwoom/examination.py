@@ -1,14 +1,14 @@
 """The shell of the diagnosis: it does what `doctor` says, over a connection of our own or over a borrowed session.
 
-It decides nothing. Every step has a deadline, every frame is kept (masked) for the trace and for the bundle, and a
-session that is not ours is neither ended nor logged in beside.
+It decides nothing. Every step has a deadline, every frame is kept (masked) for the trace and for the bundle. A session
+that is not ours is not logged in beside, and ended only by its owner, who may lend us a fresh one (`Examiner.fresh`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -19,7 +19,7 @@ from streams.events import Frame, HitstreamError
 
 from . import doctor, frames
 from .doctor import Ask, Case, Cause, Connect, Finding, Listen, Login, Outcome, Seen, Step, Token, Verdict, seen
-from .errors import KiwoomError, Maintenance, RateLimited, TokenRefused, Unreachable, masked
+from .errors import KiwoomError, Maintenance, NotLent, RateLimited, TokenRefused, Unreachable, masked
 from .line import Line, own_line
 from .token import Tokens
 
@@ -54,11 +54,13 @@ class Examiner:
         url: Kiwoom's WebSocket address.
         tokens: gives out the token; None where none may be asked for.
         line: a session that is already there; None: log in.
+        fresh: has the owner of a borrowed session lend us a fresh connection, on which it has logged in.
         second: gives out the token of a second app key.
+        second_line: the session of a producer that runs with the second app key, where there is one.
         secrets: masked in whatever is shown or kept.
         spacing: least real seconds between two frames of a connection of our own.
         speed: of the clock that stamped a borrowed session's frames.
-        on_finding, on_frame: are told as it goes.
+        on_finding, on_frame, on_step: are told as it goes.
     """
 
     def __init__(
@@ -68,24 +70,29 @@ class Examiner:
         url: str,
         tokens: Tokens | None,
         line: Line | None = None,
+        fresh: Callable[[], AbstractAsyncContextManager[Line]] | None = None,
         second: Tokens | None = None,
+        second_line: Callable[[], AbstractAsyncContextManager[Line]] | None = None,
         secrets: Collection[str] = (),
         spacing: float = 0.35,
         speed: float = 1.0,
         on_finding: Callable[[Shown], None] = lambda _: None,
         on_frame: Callable[[Frame], None] = lambda _: None,
+        on_step: Callable[[Step], None] = lambda _: None,
     ) -> None:
         self._case = case
         self._url = url
         self._tokens = tokens
         self._second = second
+        self._second_line = second_line
         self._line = line
-        self._given = line
+        self._fresh = fresh
         self._secrets = {secret for secret in secrets if secret}
         self._spacing = spacing
         self._speed = speed
         self._on_finding = on_finding
         self._on_frame = on_frame
+        self._on_step = on_step
         self._token = ""
         self._frames: list[Frame] = list(line.history if line is not None else ())
         self._findings: list[Shown] = []
@@ -117,6 +124,7 @@ class Examiner:
 
     async def _do(self, step: Step, own: AsyncExitStack) -> Outcome:
         before = self._since()
+        self._on_step(step)
         match step:
             case Finding():
                 shown = Shown(after=round(before, 3), finding=self._masked(step))
@@ -125,8 +133,10 @@ class Examiner:
                 return Outcome()
             case Token(second=second, renew=renew):
                 outcome = await self._get_token(second=second, renew=renew)
-            case Connect():
-                outcome = await self._connect(own)
+            case Connect(second=second):
+                outcome = await self._connect(own, second=second)
+            case Login() if self._line is not None and self._line.borrowed:
+                outcome = Outcome(frames=tuple(self._kept(frame) for frame in self._line.history))
             case Login(within=within):
                 text = frames.LoginRequest(token=self._token).text()
                 outcome = await self._exchange(text, lambda f: isinstance(f, frames.LoginReply), within)
@@ -137,9 +147,11 @@ class Examiner:
         return msgspec.structs.replace(outcome, seconds=self._since() - before)
 
     async def _get_token(self, *, second: bool, renew: bool) -> Outcome:
+        if second and self._second_line is not None:
+            return Outcome()
         tokens = self._second if second else self._tokens
         if tokens is None:
-            return Outcome(error="settings", message="there is no app key to ask with")
+            return Outcome(refused=True, error="settings", message="there is no app key to ask with")
         if renew:
             tokens.discard(self._token)
         try:
@@ -154,15 +166,23 @@ class Examiner:
         self._secrets.add(self._token)
         return Outcome()
 
-    async def _connect(self, own: AsyncExitStack) -> Outcome:
-        if self._case.borrowed:
-            return Outcome(refused=True, error="unreachable", message="the session is the running producer's")
+    async def _connect(self, own: AsyncExitStack, *, second: bool) -> Outcome:
+        """A connection of our own – or one that the producer lends us, where the session is the producer's."""
         await own.aclose()
         try:
-            line = await own.enter_async_context(own_line(self._url, secrets=self._secrets, spacing=self._spacing))
+            if second and self._second_line is not None:
+                self._line = await own.enter_async_context(self._second_line())
+            elif self._case.borrowed and not second:
+                if self._fresh is None:
+                    return Outcome(refused=True, message="the session is the running producer's")
+                self._line = await own.enter_async_context(self._fresh())
+            else:
+                connecting = own_line(self._url, secrets=self._secrets, spacing=self._spacing)
+                self._line = await own.enter_async_context(connecting)
+        except NotLent as error:
+            return Outcome(refused=True, message=str(error))
         except Unreachable as error:
             return Outcome(error="unreachable", message=str(error))
-        self._line = line
         return Outcome()
 
     async def _exchange(self, text: str, enough: Callable[[frames.Received], bool], within: float) -> Outcome:
@@ -201,7 +221,7 @@ class Examiner:
         if len(self._frames) < _MOST_FRAMES:
             self._frames.append(frame)
         self._on_frame(frame)
-        return seen(frame, self._speed if self._line is self._given else 1.0)
+        return seen(frame, self._speed if self._line is not None and self._line.borrowed else 1.0)
 
     def _since(self) -> float:
         return asyncio.get_running_loop().time() - self._begun
@@ -228,6 +248,7 @@ def borrowing(case: Case, history: Iterable[Frame], states: Mapping[str, tuple[s
         borrowed=True,
         history=tuple(seen(frame, speed) for frame in history),
         complaints={name: state for name, (state, _) in states.items() if state not in ("live", "resting")},
+        fresh=case.fresh if any(state == "live" for state, _ in states.values()) else "free",
     )
 
 

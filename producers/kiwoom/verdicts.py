@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
-from .doctor import NUMBERS, Cause, Fact, Finding, Sure, Verdict
+from .doctor import NUMBERS, Cause, Fact, Finding, Sure, Surer, Verdict
 
 Language = Literal["ko", "en"]
 
@@ -46,6 +46,60 @@ SURE: Final[dict[Sure, Words]] = {
     "possible": Words("possible", "가능성"),
 }
 
+TITLES: Final[dict[Cause, Words]] = {
+    "healthy": Words("Everything works", "이상 없음"),
+    "quiet": Words("Quiet, not dead", "조용함 (끊김 아님)"),
+    "ready": Words("Ready for the open", "개장 준비 완료"),
+    "settings": Words("Settings incomplete", "설정 미완성"),
+    "token-refused": Words("Key or token refused", "키·토큰 거절"),
+    "maintenance": Words("Kiwoom under maintenance", "키움 점검 중"),
+    "rate-limited": Words("Too many calls", "호출 한도 초과"),
+    "unreachable": Words("Kiwoom unreachable", "키움 연결 불가"),
+    "login-refused": Words("LOGIN refused", "LOGIN 거절"),
+    "login-silent": Words("LOGIN unanswered", "LOGIN 무응답"),
+    "list-silent": Words("Condition list unanswered", "조건 목록 무응답"),
+    "list-refused": Words("Condition list refused", "조건 목록 거절"),
+    "missing": Words("No such condition", "조건 없음"),
+    "request-refused": Words("Request refused", "요청 거절"),
+    "slow": Words("Server slow", "서버 지연"),
+    "connection-lost": Words("Connection lost", "연결 끊김"),
+    "connection-deaf": Words("This connection was deaf", "이 연결만 먹통"),
+    "registration-lost": Words("Registration dropped", "실시간 등록 누락"),
+    "stream-dead": Words("Realtime is dead", "실시간 통지 죽음"),
+    "no-list": Words("CNSRREQ without CNSRLST", "CNSRLST 없이 요청"),
+    "burst": Words("Requests too fast", "요청이 너무 빠름"),
+    "reply-not-taken": Words("Reply not taken by the program", "프로그램이 응답을 놓침"),
+    "registered-already": Words("Already registered", "이미 등록됨"),
+    "stale-seq": Words("Wrong condition number", "잘못된 조건 번호"),
+    "no-echo": Words("PINGs not echoed", "PING 응답 누락"),
+    "displaced": Words("Another program took the key", "다른 프로그램이 앱키 사용"),
+    "closed-hours": Words("Market not open", "장 시간 아님"),
+    "one-condition": Words("One condition is broken", "이 조건식만 이상"),
+    "search-while-live": Words("No search beside realtime", "실시간 중 단건 조회 불가"),
+    "no-stex-tp": Words("stex_tp left out", "stex_tp 누락"),
+    "rights-withdrawn": Words("Right or conditions withdrawn", "권한·조건식 회수"),
+    "module-down": Words("Server's condition module is down", "서버 조건검색 모듈 무응답"),
+    "realtime-down": Words("Server's realtime conditions are down", "서버 실시간 조건검색 무응답"),
+    "search-down": Words("Server's one-shot searches are down", "서버 단건 조회 무응답"),
+    "reply-unreadable": Words("Reply unreadable", "응답 해독 불가"),
+}
+
+SURER: Final[dict[Surer, Words]] = {
+    "": Words("", ""),
+    "fresh": Words(
+        "`hitstream doctor --fresh` decides: the running producer then ends its session for some seconds and lends a fresh connection, and what happens meanwhile is recorded as a gap.",
+        "`hitstream doctor --fresh`로 확정할 수 있습니다. 실행 중인 수집기가 세션을 몇 초간 끊고 새 연결을 내주며, 그동안은 공백으로 기록됩니다.",
+    ),
+    "second-key": Words(
+        "A second app key decides whether the server or this key's right is at fault: `hitstream doctor --second-key-file FILE`.",
+        "서버 문제인지 이 앱키의 권한 문제인지는 두 번째 앱키로 확정할 수 있습니다: `hitstream doctor --second-key-file FILE`.",
+    ),
+    "in-hours": Words(
+        "Only a request in trading hours decides: run `hitstream doctor` again after the open.",
+        "장중의 요청만이 확정할 수 있습니다. 개장 후 `hitstream doctor`를 다시 실행하세요.",
+    ),
+}
+
 FINDINGS: Final[dict[str, Words]] = {
     "settings": Words(
         "the settings are complete; {conditions} conditions configured", "설정 완료, 조건 {conditions}개"
@@ -63,14 +117,16 @@ FINDINGS: Final[dict[str, Words]] = {
         "세션 기록: 프레임 {frames}개, 요청 {requests}개, 무응답 {silent}개, PING {pings}개",
     ),
     "list": Words("CNSRLST lists {count} conditions in {took} s: {names}", "{took}초 만에 조건 {count}개: {names}"),
+    "list-again": Words(
+        "it answers CNSRLST with {count} conditions in {took} s", "새 연결에서 {took}초 만에 조건 {count}개"
+    ),
     "list-bad": Words("CNSRLST refused: {code} {message}", "CNSRLST 거절: {code} {message}"),
     "list-silent": Words(
         "CNSRLST is not answered in {took} s; {pings} PINGs meanwhile", "CNSRLST {took}초간 무응답, PING {pings}개"
     ),
-    "no-session": Words(
-        "the running producer has no session: {message}", "실행 중인 프로듀서에 세션이 없음: {message}"
-    ),
-    "given-up": Words("the producer gave this connection up: {message}", "프로듀서가 이 연결을 포기함: {message}"),
+    "no-session": Words("the running producer has no session: {message}", "실행 중인 수집기에 세션이 없음: {message}"),
+    "record": Words("there is only the record of a session that has ended", "끝난 세션의 기록만 있음"),
+    "given-up": Words("the producer gave this connection up: {message}", "수집기가 이 연결을 포기함: {message}"),
     "never-listed": Words(
         "CNSRREQ was sent without a CNSRLST before it on this connection",
         "이 연결에서 CNSRLST 없이 CNSRREQ가 먼저 전송됨",
@@ -97,6 +153,10 @@ FINDINGS: Final[dict[str, Words]] = {
         "the reply for “{condition}” came {took} s after its request, yet the program holds it for {belief}",
         "“{condition}”의 응답이 {took}초 만에 도착했으나 프로그램은 {belief} 상태로 여김",
     ),
+    "reply-unreadable": Words(
+        "the reply for “{condition}” came {took} s after its request, and cannot be read",
+        "“{condition}”의 응답이 {took}초 만에 도착했으나 읽을 수 없음",
+    ),
     "events": Words("{events} hits and exits, {pings} PINGs", "편입·이탈 {events}건, PING {pings}개"),
     "no-events": Words("no hit or exit in {seconds} s; {pings} PINGs", "{seconds}초간 편입·이탈 없음, PING {pings}개"),
     "experiment-answered": Words(
@@ -109,8 +169,15 @@ FINDINGS: Final[dict[str, Words]] = {
     ),
     "others-answer": Words("other conditions are answered", "다른 조건은 응답함"),
     "not-ours": Words(
-        "the session is the running producer's: no new login is made beside it",
-        "실행 중인 프로듀서의 세션이므로 새로 로그인하지 않음",
+        "conditions are live on the running producer's session: it is not interrupted for a fresh connection",
+        "실행 중인 수집기의 세션에 수신 중인 조건이 있어, 새 연결을 위해 끊지 않음",
+    ),
+    "lending": Words(
+        "the running producer ends its session in good order and opens a fresh one for this",
+        "실행 중인 수집기가 세션을 정상 종료하고 진단용 새 연결을 여는 중",
+    ),
+    "not-lent": Words(
+        "the running producer gives no fresh connection: {message}", "수집기가 새 연결을 내주지 않음: {message}"
     ),
     "reconnecting": Words("a fresh connection", "새 연결 시도"),
     "with-second-key": Words("a fresh connection with the second app key", "두 번째 앱키로 새 연결"),
@@ -398,12 +465,12 @@ ADVICE: Final[dict[Cause, Advice]] = {
     ),
     "search-while-live": Advice(
         Words(
-            "The one-shot search is silent while realtime conditions are open; on a quiet session it is answered.",
-            "실시간 조건이 열려 있는 동안 단건 조회가 무응답이며, 조용한 세션에서는 응답합니다.",
+            "One-shot searches (type 0) are silent on this session, where realtime conditions are open: Kiwoom does not serve both at once.",
+            "실시간 조건이 열린 세션에서 단건 조회(type 0)가 무응답입니다. 키움이 둘을 함께 처리하지 않습니다.",
         ),
         Words(
-            "Use a session of its own for one-shot searches, or the realtime snapshot, as Hitstream does.",
-            "단건 조회는 별도 세션이나 실시간 스냅숏을 쓰세요(Hitstream 방식).",
+            "Hits and exits are not affected. Use a session of its own for one-shot searches, or the realtime snapshot, as Hitstream does.",
+            "편입·이탈 수신에는 영향이 없습니다. 단건 조회에는 별도 세션이나, Hitstream처럼 실시간 스냅숏을 쓰세요.",
         ),
     ),
     "no-stex-tp": Advice(
@@ -421,6 +488,36 @@ ADVICE: Final[dict[Cause, Advice]] = {
         Words(
             "Check in the HTS that conditions are saved for this user; ask the broker about the account's right.",
             "HTS에 조건식이 저장되어 있는지 확인하고 권한을 문의하세요.",
+        ),
+    ),
+    "realtime-down": Advice(
+        Words(
+            "Realtime registration does not answer for any condition, while one-shot searches of the same conditions do: that part of the server's condition module is down.",
+            "어떤 조건도 실시간 등록(type 1)에 응답하지 않지만 같은 조건의 단건 조회(type 0)는 응답합니다. 서버의 실시간 조건검색이 멈춰 있습니다.",
+        ),
+        Words(
+            "Hitstream goes on asking by itself. Until it answers, `hitstream search NAME` and search_at still work; send `hitstream doctor --bundle FILE` to the broker's support.",
+            "Hitstream이 계속 다시 요청합니다. 그동안 `hitstream search 조건명`과 search_at은 쓸 수 있습니다. `hitstream doctor --bundle FILE`을 고객센터에 보내세요.",
+        ),
+    ),
+    "search-down": Advice(
+        Words(
+            "One-shot searches are not answered for any condition, also on a quiet session; realtime requests are.",
+            "조용한 세션에서도 단건 조회(type 0)는 어떤 조건도 응답하지 않지만, 실시간 요청(type 1)은 응답합니다.",
+        ),
+        Words(
+            "Hits and exits are not affected. Hitstream takes searches from the realtime snapshot with prices of ka10095 meanwhile; audits of quiet conditions prove nothing until searches answer again.",
+            "편입·이탈 수신에는 영향이 없습니다. Hitstream은 그동안 단건 조회를 실시간 스냅숏과 ka10095 시세로 대신합니다.",
+        ),
+    ),
+    "reply-unreadable": Advice(
+        Words(
+            "The server answers “{condition}”, but its reply cannot be read in full, so nothing is built on it.",
+            "서버가 “{condition}”에 응답하지만 응답을 온전히 읽을 수 없어 사용하지 않습니다.",
+        ),
+        Words(
+            "Look at the reply (`hitstream doctor --trace`): if its form is new, update Hitstream; if it is damaged, send `hitstream doctor --bundle FILE` to the broker's support.",
+            "`hitstream doctor --trace`로 응답을 확인하세요. 형식이 바뀌었으면 Hitstream을 갱신하고, 손상이면 `hitstream doctor --bundle FILE`을 고객센터에 보내세요.",
         ),
     ),
     "module-down": Advice(
@@ -455,8 +552,18 @@ def remedy(verdict: Verdict, language: Language) -> str:
     return _filled(ADVICE[verdict.cause].remedy, verdict.facts, language)
 
 
+def surer(verdict: Verdict, language: Language) -> str:
+    """What would decide, where the verdict is not sure; empty if nothing would."""
+    return _pick(SURER[verdict.surer], language)
+
+
+def title(cause: Cause, language: Language) -> str:
+    """A cause in a few words."""
+    return _pick(TITLES[cause], language)
+
+
 def name(cause: Cause) -> str:
-    """A cause with its place in the list of causes."""
+    """A cause as a program knows it, with its place in the list of causes."""
     number = NUMBERS.get(cause)
     return f"{cause} (#{number})" if number else cause
 
@@ -487,4 +594,9 @@ def _pick(words: Words, language: Language) -> str:
 
 
 def _filled(words: Words, facts: Mapping[str, Fact], language: Language) -> str:
-    return _pick(words, language).format_map(_Facts(facts)).strip()
+    return _pick(words, language).format_map(_Facts({name: _told(fact) for name, fact in facts.items()})).strip()
+
+
+def _told(fact: Fact) -> Fact:
+    """Seconds as people read them."""
+    return f"{fact:.1f}" if isinstance(fact, float) and (fact >= 0.1 or fact == 0) else fact

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from streams.events import (
     KST,
+    Gap,
     Reason,
     Recommendation,
     Record,
@@ -60,17 +61,33 @@ class Market:
             yield Stock(code=code, name=name, market=market, previous_close=self.random.randrange(50, 9000) * 100,
                         received_at=at)  # fmt: skip
         yield from self.statuses(at, at)
+        for condition in CONDITIONS[:2]:
+            since, until = at - timedelta(minutes=21), at - timedelta(minutes=20, seconds=37)
+            yield Gap(id=identity("gap", condition), account="main", condition=condition, from_=since, to=until,
+                      cause="no PING for 35 s", at=until, received_at=until, session="demo")  # fmt: skip
 
     def statuses(self, since: datetime, at: datetime) -> Iterator[Record]:
         """What every component says at `at`."""
-        parts: dict[str, tuple[Any, str]] = {
-            "session/main/demo": ("session", "live"),
-            "stream/demo": ("worker", "running"),
-            "clickhouse/demo": ("sink", "running"),
+        parts: dict[str, tuple[Any, str, dict[str, float]]] = {
+            "session/main/demo": ("session", "live", {"connections": 2, "frames": 41_880, "waiting": 0, "spooled": 0}),
+            "worker/demo": ("worker", "running", {"lag": 3}),
+            "sink/clickhouse/demo": ("sink", "running", {"lag": 120, "records": 18_204}),
         }
-        for component, (kind, state) in parts.items():
+        for component, (kind, state, figures) in parts.items():
             yield Status(component=component, kind=kind, state=state, since=since, at=at, account="main",
-                         proof_of_life=at, last_ping=at)  # fmt: skip
+                         proof_of_life=at, last_frame=at, last_ping=at - timedelta(seconds=4),
+                         figures=figures)  # fmt: skip
+        last, following = (at - timedelta(hours=1)).timestamp(), (at + timedelta(hours=4)).timestamp()
+        yield Status(component="doctor/main/demo", kind="diagnosis", state="quiet", since=since, at=at, account="main",
+                     cause="이상 없음. 지켜보는 동안 눌림목에 편입·이탈이 없었을 뿐입니다.",
+                     figures={"good": 1.0, "last": last, "next": following})  # fmt: skip
+        for name, state, figures in (
+            ("신고가 돌파", "done", {"rows": 14.0, "last": last, "next": following}),
+            ("눌림목", "failed", {"last": last, "next": following}),
+        ):
+            cause = "" if state == "done" else "the run of 14:22 failed: the search was not answered; it is tried again"
+            yield Status(component=f"search/main/demo/{name}", kind="diagnosis", state=state, cause=cause, since=since,
+                         at=at, account="main", condition=name, figures=figures)  # fmt: skip
         for number, condition in enumerate(CONDITIONS):
             state, cause = ("refused", "900001: 조건검색 결과가 없습니다") if number == 7 else ("live", "")
             yield Status(component=f"subscription/main/demo/{condition}", kind="subscription", state=state, cause=cause,

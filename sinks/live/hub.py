@@ -22,13 +22,14 @@ from typing import Final
 
 import msgspec
 
-from streams.events import Recommendation, Record, Status, Stock, Transition, trading_date
+from streams.events import Gap, Recommendation, Record, Status, Stock, Transition, day_end, trading_date
 
 from .views import (
     Change,
     ComponentView,
     ConditionView,
     FeedItem,
+    GapView,
     RecommendationView,
     Snapshot,
 )
@@ -50,6 +51,13 @@ SILENCE: Final = timedelta(seconds=30)
 """Real time after which a producer that is silent while another reports is believed no more. They report every 5 s."""
 
 
+RETIRED: Final = "retired"
+"""The state of what is no longer configured. It is kept, so that nothing older brings it back, and shown nowhere."""
+
+FORGOTTEN: Final = timedelta(days=7)
+"""Age at which a component's last word is forgotten: an app key that was replaced does not stay in view for ever."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much the hub keeps. Beyond it the oldest is dropped."""
 
@@ -60,6 +68,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     components: int = 1_000
     conditions: int = 1_000
     stocks: int = 50_000
+    gaps: int = 500
 
 
 class _Counts:
@@ -126,6 +135,8 @@ class Hub:
         self._recommendations: OrderedDict[str, Recommendation] = OrderedDict()  # the last one changed last
         self._of_code: dict[str, set[str]] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
+        self._gaps: dict[str, Gap] = {}
+        self._forget_old_statuses()
         self._forgotten: dict[tuple[str, str], datetime] = {}  # per stock: nothing older than this comes back
         self._ring.clear()
         self.number += 1  # no event of before is the current one
@@ -154,6 +165,8 @@ class Hub:
             changes = self._status(record, now)
         elif isinstance(record, Stock):
             changes = self._stock(record)
+        elif isinstance(record, Gap):
+            changes = self._gap(record, now)
         else:
             return ()
         self.number += len(changes)
@@ -215,7 +228,30 @@ class Hub:
         stock = (old.account, old.code)
         self._forgotten[stock] = max(old.at, self._forgotten.get(stock, old.at))
 
+    def _gap(self, gap: Gap, now: datetime) -> list[Change]:
+        if not self._is_today(trading_date(gap.to), now) or gap.id in self._gaps:
+            return []
+        self._gaps[gap.id] = gap
+        if len(self._gaps) > self.limits.gaps:
+            del self._gaps[next(iter(self._gaps))]
+        return [GapView(gap=gap)]
+
+    def _is_forgotten(self, status: Status) -> bool:
+        return self.day is not None and status.at < day_end(self.day) - timedelta(days=1) - FORGOTTEN
+
+    def _forget_old_statuses(self) -> None:
+        for name in [name for name, status in self._components.items() if self._is_forgotten(status)]:
+            del self._components[name]
+        for key, held in list(self._subscriptions.items()):
+            left = {name: status for name, status in held.items() if not self._is_forgotten(status)}
+            if left:
+                self._subscriptions[key] = left
+            else:
+                del self._subscriptions[key]
+
     def _status(self, status: Status, now: datetime) -> list[Change]:
+        if self._is_forgotten(status):
+            return []
         if status.kind == "subscription":
             key = (status.account, status.condition)
             held = self._subscriptions.setdefault(key, {})
@@ -265,6 +301,7 @@ class Hub:
             feed=tuple(self._line(transition) for *_, transition in self._newest()),
             conditions=self.conditions(),
             components=self.components(),
+            gaps=self.gaps(),
         )
 
     def since(self, last_event_id: str) -> tuple[Change, ...] | None:
@@ -286,16 +323,22 @@ class Hub:
 
     def conditions(self) -> tuple[ConditionView, ...]:
         """Every condition that reported or had a transition today, by account and name."""
-        return tuple(self._condition(key) for key in sorted(self._counts.keys() | self._subscriptions.keys()))
+        every = (self._condition(key) for key in sorted(self._counts.keys() | self._subscriptions.keys()))
+        return tuple(view for view in every if view.status is None or view.status.state != RETIRED)
 
     def components(self) -> tuple[ComponentView, ...]:
         """Every session, worker, sink and diagnosis, by name."""
-        return tuple(ComponentView(status=self._components[name]) for name in sorted(self._components))
+        every = (self._components[name] for name in sorted(self._components))
+        return tuple(ComponentView(status=status) for status in every if status.state != RETIRED)
+
+    def gaps(self) -> tuple[GapView, ...]:
+        """Today's gaps, in the order of their ends."""
+        return tuple(GapView(gap=gap) for gap in sorted(self._gaps.values(), key=lambda gap: (gap.to, gap.id)))
 
     def subscriptions(self) -> tuple[Status, ...]:
         """The subscriptions of all producers, by name."""
         every = (status for held in self._subscriptions.values() for status in held.values())
-        return tuple(sorted(every, key=lambda status: status.component))
+        return tuple(sorted((s for s in every if s.state != RETIRED), key=lambda status: status.component))
 
     def transitions(
         self, *, limit: int, before: str | None = None, condition: str | None = None, code: str | None = None
@@ -367,6 +410,8 @@ def change_key(change: Change) -> tuple[str, ...]:
         return ("feed", change.transition.id)
     if isinstance(change, ConditionView):
         return ("condition", change.account, change.condition)
+    if isinstance(change, GapView):
+        return ("gap", change.gap.id)
     return ("component", change.status.component)
 
 

@@ -1,11 +1,14 @@
-"""From Kafka to the hub: reads every partition of four topics by itself, without a consumer group.
+"""From Kafka to the hub: reads every partition of five topics by itself, without a consumer group.
 
 The hub's state is in memory, so what counts is not where a group stopped but where the day begins: after each start the
 reader goes back there, and only when it has caught up with the ends it saw are browsers told anything. A record that
 can't be read is counted and skipped; the sink that keeps rows puts it among the dead letters.
 
-Where the day begins: `stocks` and `status` are read whole. A transition or recommendation of a day is written on that
-day, so with a real clock reading starts at the first record written since an hour before the day began. With a
+Of the condition events, which are many, only the gaps are wanted: the others are told by their first bytes and not
+decoded.
+
+Where the day begins: `stocks` and `status` are read whole. A transition, recommendation or gap of a day is written on
+that day, so with a real clock reading starts at the first record written since an hour before the day began. With a
 simulated clock Kafka's timestamps say nothing about market time, and everything that is kept is read.
 
 The log may be replaced under a running hub (a broker whose data was deleted): its first record is then another one, or
@@ -32,8 +35,10 @@ from streams.events import HitstreamError, Record, Status
 from .hub import Hub, new_epoch
 from .stream import Broadcaster
 
-TOPICS: Final = (topics.STOCKS, topics.STATUS, topics.RECOMMENDATIONS, topics.TRANSITIONS)
-OF_THE_DAY: Final = (topics.RECOMMENDATIONS, topics.TRANSITIONS)
+TOPICS: Final = (
+    topics.STOCKS, topics.STATUS, topics.RECOMMENDATIONS, topics.TRANSITIONS, topics.CONDITION_EVENTS
+)  # fmt: skip
+OF_THE_DAY: Final = (topics.RECOMMENDATIONS, topics.TRANSITIONS, topics.CONDITION_EVENTS)
 MARGIN: Final = timedelta(hours=1)  # for clocks that differ, and records dated a little ahead
 CONNECT_SECONDS: Final = 15.0
 PROBE_SECONDS: Final = 5.0  # between two looks at the log's ends, and for each
@@ -50,7 +55,13 @@ _decoders: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
     topics.STATUS.name: msgspec.json.Decoder(events.Status),
     topics.RECOMMENDATIONS.name: msgspec.json.Decoder(events.Recommendation),
     topics.TRANSITIONS.name: msgspec.json.Decoder(events.StockRecord),
+    topics.CONDITION_EVENTS.name: msgspec.json.Decoder(events.ConditionRecord),
 }
+# The others begin with their tag, as `events.encode` writes them.
+_PASSED_OVER: Final = tuple(
+    f'{{"type":"{record.__struct_config__.tag}"'.encode()
+    for record in (events.ConditionEvent, events.ConditionSnapshot, events.SearchResult, events.Due)
+)
 
 
 class _Replaced(Exception):
@@ -70,10 +81,10 @@ def decode(topic: str, value: bytes | None) -> Record | None:
     Raises:
         ValueError: the bytes are no record of this topic, or its times have no zone.
     """
-    if value is None:
+    if value is None or (topic == topics.CONDITION_EVENTS.name and value.startswith(_PASSED_OVER)):
         return None
     record: Record = _decoders[topic].decode(value)
-    for name in ("at", "received_at"):
+    for name in ("at", "received_at", "from_", "to"):
         moment = getattr(record, name, None)
         if moment is not None and moment.tzinfo is None:
             raise ValueError(f"{name} has no time zone")

@@ -32,7 +32,7 @@ from litestar.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sinks.settings import LiveSettings
-from streams.events import HitstreamError, Status
+from streams.events import Gap, HitstreamError, Status
 
 from . import page
 from .guard import App, Guard, check_exposure
@@ -126,6 +126,11 @@ def application(broadcaster: Broadcaster, *, token: str = "", dist: Path = page.
             raise NotFoundException("No transition of this id is kept (any more): ask without `before`.")
         return found
 
+    @get("/api/gaps", raises=unready, sync_to_thread=False)
+    def gaps() -> tuple[Gap, ...]:
+        """Today's gaps: from when until when a condition was not heard, and why."""
+        return tuple(view.gap for view in hub().gaps())
+
     @get("/api/status", raises=unready, sync_to_thread=False)
     def status() -> StatusView:
         """What every component and every producer's subscription is doing."""
@@ -148,7 +153,7 @@ def application(broadcaster: Broadcaster, *, token: str = "", dist: Path = page.
         return Response(found.content, media_type=found.media_type, headers={"cache-control": found.cache})
 
     app = Litestar(
-        [live, recommendations, conditions, transitions, status, openapi, files],
+        [live, recommendations, conditions, transitions, gaps, status, openapi, files],
         openapi_config=OpenAPIConfig(
             title="Hitstream",
             version="1",

@@ -15,7 +15,7 @@ from datetime import datetime
 
 import msgspec
 
-from streams.events import Recommendation, Status, Transition
+from streams.events import Gap, Recommendation, Status, Transition
 
 
 class RecommendationView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="recommendation"):
@@ -37,7 +37,8 @@ class FeedItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", ta
 class ConditionView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="condition"):
     """One condition (key: `account/condition`): its counts today and the state of its subscription.
 
-    `status` is that of the producer whose subscription is best off, None where none has reported yet.
+    One whose status is `retired` is no longer configured: the page forgets it, and no snapshot has it. `status` is that
+    of the producer whose subscription is best off, None where none has reported yet.
     """
 
     account: str
@@ -50,17 +51,24 @@ class ConditionView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change
 
 
 class ComponentView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="component"):
-    """A session, worker, sink or diagnosis (key: `status.component`)."""
+    """A session, worker, sink or diagnosis (key: `status.component`); one that is `retired` is forgotten."""
 
     status: Status
 
 
-Change = RecommendationView | FeedItem | ConditionView | ComponentView
+class GapView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="gap"):
+    """A time of today in which a condition was not heard (key: `gap.id`)."""
+
+    gap: Gap
+
+
+Change = RecommendationView | FeedItem | ConditionView | ComponentView | GapView
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The whole state: today's recommendations (open, and closed today), the newest lines of the feed (oldest first),
-    conditions and components. `now` is the product's clock, which runs `speed` times as fast as the wall's."""
+    conditions, components, and today's gaps (oldest first). `now` is the product's clock, which runs `speed` times as
+    fast as the wall's."""
 
     epoch: str
     number: int
@@ -70,6 +78,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     feed: tuple[FeedItem, ...]
     conditions: tuple[ConditionView, ...]
     components: tuple[ComponentView, ...]
+    gaps: tuple[GapView, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):

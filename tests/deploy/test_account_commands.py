@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from deploy.clock import Clock
@@ -138,7 +139,7 @@ async def test_a_refused_key_is_named_without_being_told(market: Market) -> None
     await market.fault("wrong-app-key")
     done = await market.run("doctor", "--trace")
     assert done.returncode == 1
-    assert "token-refused – proved" in done.stdout
+    assert "Key or token refused – proved  [token-refused" in done.stdout
     assert KEY not in done.stdout + done.stderr
     assert SECRET not in done.stdout + done.stderr
 
@@ -180,6 +181,7 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
                 assert not task.done()
                 await asyncio.sleep(0.05)
         (before,) = (await market.http.get("/local/state")).json()["sessions"]
+        gaps = REGISTRY.get_sample_value("hitstream_producer_gaps_total", {"condition": NAME}) or 0
         diagnosis = await market.run("doctor", "--json", "--trace", "--bundle", "beside.zip", "--observe", "5")
         told = json.loads(diagnosis.stdout)
         assert (told["cause"], told["borrowed"]) == ("healthy", True), told
@@ -196,6 +198,17 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
         assert after["session"] == before["session"]
         assert after["conditions"] == before["conditions"]
         assert words[-1] is None
+        await market.fault("silent-search", on=False)
+        await market.fault("no-search-while-live")
+        sure = await market.run("doctor", "--fresh", "--lang", "ko")
+        assert "실시간 중 단건 조회 불가 – 확인됨  [search-while-live (#9)" in sure.stdout, sure.stdout
+        async with asyncio.timeout(20):
+            while words[-1] is not None:
+                await asyncio.sleep(0.05)
+        (anew,) = (await market.http.get("/local/state")).json()["sessions"]
+        assert anew["session"] != before["session"]
+        assert anew["conditions"] == before["conditions"]
+        assert REGISTRY.get_sample_value("hitstream_producer_gaps_total", {"condition": NAME}) == gaps + 1
         await market.fault("displaced")
         async with asyncio.timeout(10):
             while words[-1] is None:

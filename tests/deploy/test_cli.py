@@ -117,3 +117,13 @@ def test_config_masks_every_secret(tmp_path: Path) -> None:
         assert done.returncode == 0
         assert "hush" not in done.stdout + done.stderr
         assert "clickhouse://me:**********@host:8123/db" in done.stdout
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    quoted = f"{sys.executable} -m deploy.cli config --example | head -n 1"
+    done = subprocess.run(
+        ["sh", "-c", quoted], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.stderr == ""

@@ -60,6 +60,10 @@ def test_what_said_nothing_for_days_is_forgotten() -> None:
     assert judge([said("live", age=90_000.0)], NOW) == []
 
 
+def test_what_is_no_longer_configured_is_not_listed() -> None:
+    assert judge([said("retired"), said("retired", kind="diagnosis")], NOW) == []
+
+
 def test_age_is_in_real_seconds() -> None:
     (line,) = judge([said("live", age=600.0)], NOW, speed=60.0)
     assert (line.age, line.word) == (10.0, "live")

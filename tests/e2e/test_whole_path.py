@@ -395,4 +395,8 @@ async def page_shows(page: Page, standing: dict[str, events.Recommendation], hel
         raise AssertionError(json.dumps(shown, ensure_ascii=False, indent=1)) from None
     assert {row["data-state"] for row in await page.rows("connection")} == {"live"}
     assert {card["data-state"] for card in await page.rows("condition-card")} <= {"live", "quiet"}
+    await page.tab.click('[data-testid="health-button"]')
+    assert {row["data-state"] for row in await page.rows("session")} == {"live"}
+    assert {row["data-condition"] for row in await page.rows("subscription")} == held.keys()
+    assert {row["data-word"] for row in await page.rows("subscription")} <= {"live", "quiet"}
     assert page.errors == []

@@ -5,94 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
-from pydantic import SecretStr
 
-from deploy.clock import Clock
-from deploy.local.kiwoom import serve
-from deploy.local.kiwoom.protocol import Rules
 from producers.kiwoom import frames, verdicts
 from producers.kiwoom.doctor import NUMBERS, Case, Cause, seen
 from producers.kiwoom.examination import Examination, Examiner
 from producers.kiwoom.line import OwnLine, own_line
-from producers.kiwoom.token import Tokens
-from streams.events import KST, Frame
+from streams.events import Frame
 
-MONDAY_TEN = datetime(2026, 3, 9, 10, 0, tzinfo=KST)
-NAME, SEQ = "대왕개미단타", "5"
-BUSY, BUSY_SEQ = "등락률 5~15%", "0"
-SECRET = "local-secret-key"
-KEY = "local-app-key"
-PATIENCE = 0.5
+from .local_market import BUSY, BUSY_SEQ, KEY, NAME, SECRET, SEQ, Market, at_once, market, on
 
-
-@dataclass
-class Market:
-    """A running local market."""
-
-    port: int
-    http: httpx.AsyncClient
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/api/dostk/websocket"
-
-    def tokens(self, folder: Path, key: str = KEY) -> Tokens:
-        return Tokens(
-            self.http,
-            rest_url=f"http://127.0.0.1:{self.port}",
-            app_key=SecretStr(key),
-            secret_key=SecretStr(SECRET),
-            now=lambda: datetime.now(KST),
-            folder=folder,
-        )
-
-    async def fault(self, name: str, **options: Any) -> None:
-        reply = await self.http.post("/local/faults", json={"name": name, **options})
-        assert reply.status_code == 200, reply.text
-
-
-@contextlib.asynccontextmanager
-async def market(
-    *, ping_interval: float = 0.2, patience: float = 1000.0, activity: float = 1.0
-) -> AsyncIterator[Market]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    up = asyncio.Event()
-    task = asyncio.create_task(
-        serve(
-            host="127.0.0.1",
-            port=port,
-            seed=7,
-            clock=Clock(MONDAY_TEN, 120.0),
-            state_dir=None,
-            ping_interval=ping_interval,
-            activity=activity,
-            ready=lambda why: up.set() if why is None else None,
-            rules=Rules(patience=patience, burst=1000, per_second=1000.0),
-        )
-    )
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-            waiting = asyncio.create_task(up.wait())
-            await asyncio.wait((task, waiting), timeout=30, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            if task.done():
-                await task
-            yield Market(port, http)
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
+PATIENCE = 0.6
 
 
 Do = str | tuple[str, dict[str, Any]] | float
@@ -154,10 +83,6 @@ class Row:
     condition: str | None = None
     sure: str | None = None
     second: bool = False
-
-
-def on(name: str, **options: Any) -> tuple[str, dict[str, Any]]:
-    return (name, options)
 
 
 EIGHT = ("0", "1", "4", "5", "7", "12", "18", "33")
@@ -256,8 +181,20 @@ async def examine(row: Row, folder: Path) -> tuple[Examination, Market]:
             return await examiner.run(), local
 
 
+@pytest.fixture(scope="module")
+def outcome(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], None]]:
+    with at_once(request, tmp_path_factory, judge) as waiting:
+        yield waiting
+
+
 @pytest.mark.parametrize("name", TABLE)
-async def test_the_right_cause_is_named(name: str, tmp_path: Path) -> None:
+def test_the_right_cause_is_named(name: str, outcome: Callable[[str], None]) -> None:
+    outcome(name)
+
+
+async def judge(name: str, tmp_path: Path) -> None:
     row = TABLE[name]
     done, _ = await examine(row, tmp_path)
     verdict = done.verdict

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -20,6 +22,7 @@ from producers.kiwoom.doctor import (
     Login,
     Outcome,
     Seen,
+    Surer,
     Token,
     Verdict,
     diagnose,
@@ -132,9 +135,18 @@ def test_whatever_comes_back_there_is_one_verdict_with_words(case: Case, answers
 
 
 def test_every_cause_has_advice_and_each_of_the_twelve_a_number() -> None:
-    assert set(verdicts.ADVICE) == set(get_args(Cause))
+    assert set(verdicts.ADVICE) == set(verdicts.TITLES) == set(get_args(Cause))
+    assert set(verdicts.SURER) == set(get_args(Surer))
     assert set(NUMBERS.values()) == set(range(1, 13))
     assert not GOOD & set(NUMBERS)
+
+
+def test_the_page_calls_a_verdict_what_the_command_calls_it() -> None:
+    words = (Path(__file__).parents[2] / "sinks/live/web/src/lib/words.ts").read_text(encoding="utf-8")
+    korean, english = re.findall(r"\n  verdict: \{\n(.*?)\n  \}", words, re.DOTALL)
+    for block, language in ((korean, "ko"), (english, "en")):
+        told = dict(re.findall(r'^ +"?([a-z-]+)"?: "(.*)",$', block, re.MULTILINE))
+        assert told == {cause: verdicts.title(cause, language) for cause in verdicts.TITLES}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,29 @@ async def test_a_failed_run_is_tried_again_until_it_succeeds(tmp_path: Path) -> 
     assert len(world.results) == 1
 
 
+async def test_what_a_run_came_to_is_known_after_a_restart_and_gone_with_its_plan(tmp_path: Path) -> None:
+    world = World(tmp_path, "15:37")
+    async with world.running():
+        await until(lambda: world.results and world.said()[-1].state == "done")
+    assert world.said()[-1].figures == {
+        "rows": 1.0,
+        "last": world.clock.timestamp(),
+        "next": datetime(2026, 3, 10, 15, 37, tzinfo=KST).timestamp(),
+    }
+    again = World(tmp_path, "19:00")
+    async with again.running():
+        await until(again.said)
+    assert (again.said()[0].state, again.said()[0].figures) == ("done", world.said()[-1].figures)
+    other = World(tmp_path, "20:00")
+    async with other.running(doctor_at=(time(8, 50),)):
+        await until(lambda: other.said("search") and other.said("doctor"))
+    assert [status.state for status in other.said("search")] == ["retired"]
+    third = World(tmp_path, "21:00")
+    async with third.running(doctor_at=(time(8, 50),)):
+        await until(lambda: third.said("doctor"))
+    assert third.said("search") == [], "once is enough"
+
+
 async def test_a_run_whose_day_is_over_is_reported(tmp_path: Path) -> None:
     (tmp_path / "errands-main-p.json").write_bytes(msgspec.json.encode(Done(watched=MONDAY)))
     world = World(tmp_path, "08:00", day=MONDAY + timedelta(days=1))

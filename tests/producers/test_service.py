@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -25,7 +26,7 @@ from producers import service
 from producers.kiwoom.client import Backoff
 from producers.kiwoom.errors import TokenRefused
 from producers.kiwoom.lock import KeyInUse
-from producers.kiwoom.session import Timing
+from producers.kiwoom.session import State, Timing
 from producers.kiwoom.token import short_name
 from producers.publisher import Publisher
 from producers.service import produce
@@ -38,6 +39,9 @@ pytestmark = pytest.mark.kafka
 QUICK = Timing(login_pause=0.0, send_spacing=0.0, clear_pause=0.01, goodbye_reply=0.2)
 SOON = Backoff(first=0.02, most=0.1, closed=0.1)
 PRODUCER = short_name("key")
+
+SUBSCRIPTION = "hitstream_producer_subscription"
+STATES = get_args(State)
 
 R = TypeVar("R", bound=Record)
 
@@ -334,6 +338,39 @@ async def test_a_restarted_producer_tells_the_gap_since_the_last(kafka: str, acc
     assert isinstance(gap, Gap)
     assert gap.cause == "the producer was not running"
     assert kiwoom.issued == 1, "the token was not kept"
+
+
+async def test_a_condition_that_is_removed_from_the_settings_says_so_once(
+    kafka: str, account: str, tmp_path: Path
+) -> None:
+    async with Kiwoom() as kiwoom:
+        for names in (("돌파", "눌림목"), ("돌파",), ("돌파",)):
+            async with producing(kiwoom, kafka, account, tmp_path, names) as role:
+                await role.ready()
+    component = f"subscription/{account}/{PRODUCER}/눌림목"
+    said = await published(
+        kafka, account, Status, lambda all_: [s.state for s in all_ if s.kind == "session"].count("live") >= 3
+    )
+    states = [s.state for s in said if s.component == component]
+    assert states.count("retired") == 1
+    assert states[-1] == "retired"
+
+
+async def test_the_metrics_say_in_which_state_each_condition_is_and_since_when(
+    kafka: str, account: str, tmp_path: Path
+) -> None:
+    async with Kiwoom() as kiwoom:
+        begun = datetime.now(UTC).timestamp()
+        async with producing(kiwoom, kafka, account, tmp_path, ("돌파", "없음")) as role:
+            await role.ready()
+            for name, state in (("돌파", "live"), ("없음", "missing")):
+                on = {s: REGISTRY.get_sample_value(SUBSCRIPTION, {"condition": name, "state": s}) for s in STATES}
+                assert {s for s, value in on.items() if value} == {state}
+                since = REGISTRY.get_sample_value(f"{SUBSCRIPTION}_since_timestamp_seconds", {"condition": name})
+                assert since is not None
+                assert begun <= since <= datetime.now(UTC).timestamp()
+            changes = {"condition": "돌파", "state": "live"}
+            assert REGISTRY.get_sample_value(f"{SUBSCRIPTION}_changes_total", changes)
 
 
 async def test_a_displaced_producer_stays_and_does_not_come_back(kafka: str, account: str, tmp_path: Path) -> None:

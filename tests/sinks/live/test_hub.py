@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinks.live.hub import Hub, Limits, change_key, gather
-from sinks.live.views import Change, ComponentView, ConditionView, FeedItem, RecommendationView, Snapshot
+from sinks.live.hub import FORGOTTEN, RETIRED, Hub, Limits, change_key, gather
+from sinks.live.views import Change, ComponentView, ConditionView, FeedItem, GapView, RecommendationView, Snapshot
 from streams.events import (
+    Gap,
     Reason,
     Recommendation,
     Record,
@@ -57,6 +58,13 @@ def status(component: str = "session/main/p", *, at: datetime = NINE, state: str
 
 def subscription(producer: str, *, at: datetime = NINE, state: str = "live", condition: str = "a") -> Status:
     return status(f"subscription/main/{producer}/{condition}", at=at, state=state, condition=condition)
+
+
+def gap(name: str = "g", *, at: datetime = NINE, condition: str = "a") -> Gap:
+    return Gap(
+        id=name, account="main", condition=condition, from_=at - timedelta(seconds=30), to=at, cause="no PING for 35 s",
+        at=at, received_at=at, session="s",
+    )  # fmt: skip
 
 
 def stock(code: str = "005930", name: str = "삼성전자", *, at: datetime = NINE, close: int | None = 70_000) -> Stock:
@@ -266,6 +274,56 @@ def test_a_standby_that_is_worse_off_changes_nothing_for_a_browser() -> None:
     assert it.apply(subscription("p2", state="requested"), NINE) == ()
 
 
+def test_what_is_no_longer_configured_leaves_and_nothing_older_brings_it_back() -> None:
+    it = hub()
+    for record in (subscription("p"), status("search/main/p/a", kind="diagnosis"), transition()):
+        it.apply(record, NINE)
+    later = NINE + timedelta(minutes=1)
+    (told,) = it.apply(subscription("p", at=later, state=RETIRED), later)
+    assert isinstance(told, ConditionView)
+    assert told.status is not None
+    assert told.status.state == RETIRED, "a page that is open must hear of it"
+    it.apply(status("search/main/p/a", kind="diagnosis", at=later, state=RETIRED), later)
+    it.apply(subscription("p"), later)
+    fresh = it.snapshot(later)
+    assert (fresh.conditions, fresh.components, it.subscriptions()) == ((), (), ())
+    it.apply(subscription("p", at=later + timedelta(minutes=1)), later)
+    assert condition(it).status is not None, "it was configured again"
+
+
+def test_a_condition_that_another_producer_keeps_open_is_not_retired() -> None:
+    it = hub()
+    it.apply(subscription("p2"), NINE)
+    it.apply(subscription("p1", state=RETIRED), NINE)
+    view = condition(it)
+    assert view.status is not None
+    assert view.status.state == "live"
+
+
+def test_the_last_word_of_a_component_is_forgotten_after_a_week() -> None:
+    it = hub()
+    for record in (status(), subscription("p")):
+        it.apply(record, NINE)
+    it.roll(NINE + FORGOTTEN)
+    assert len(it.snapshot(NINE + FORGOTTEN).components) == 1
+    end = NINE + FORGOTTEN + timedelta(days=1)
+    told = it.snapshot(end)
+    assert (told.components, told.conditions) == ((), ())
+    assert it.apply(status(), end) == (), "a compacted topic keeps it for ever"
+
+
+def test_gaps_of_today_are_shown_once_each() -> None:
+    it = hub()
+    first = gap(at=NINE)
+    assert it.apply(first, NINE) == (GapView(gap=first),)
+    assert it.apply(first, NINE) == ()
+    assert it.apply(gap("old", at=NINE - timedelta(days=1)), NINE) == ()
+    it.apply(gap("earlier", at=NINE - timedelta(minutes=5)), NINE)
+    assert [view.gap.id for view in it.gaps()] == ["earlier", "g"]
+    it.roll(NINE + timedelta(days=1))
+    assert it.gaps() == ()
+
+
 # --- days -------------------------------------------------------------------------------------------------------------
 
 
@@ -355,11 +413,15 @@ class Browser:
     def start_over(self, of: Hub, now: datetime) -> None:
         told = of.snapshot(now)
         self.held: dict[tuple[str, ...], Change] = {}
-        self.take((*told.recommendations, *told.feed, *told.conditions, *told.components))
+        self.take((*told.recommendations, *told.feed, *told.conditions, *told.components, *told.gaps))
         self.seen, self.generation = f"{told.epoch}-{told.number}", of.generation
 
     def take(self, changes: tuple[Change, ...]) -> None:
-        self.held |= {change_key(change): change for change in changes}
+        for change in changes:
+            if isinstance(change, ConditionView | ComponentView) and change.status and change.status.state == RETIRED:
+                self.held.pop(change_key(change), None)
+            else:
+                self.held[change_key(change)] = change
 
     def come_back(self, of: Hub, now: datetime) -> None:
         missed = of.since(self.seen)
@@ -383,7 +445,7 @@ class Browser:
 
 
 def state(told: Snapshot) -> dict[tuple[str, ...], Change]:
-    every = (*told.recommendations, *told.feed, *told.conditions, *told.components)
+    every = (*told.recommendations, *told.feed, *told.conditions, *told.components, *told.gaps)
     return {change_key(change): change for change in every}
 
 
@@ -415,10 +477,12 @@ class World:
         elif kind == 2:
             record = stock(code, f"name {b}", at=self.now, close=100 * b)
         elif kind == 3:
-            states = ("live", "disconnected", "refused")
+            states = ("live", "disconnected", RETIRED)
             record = subscription(f"p{a % 2}", at=self.now, state=states[b], condition=f"c{b}")
+        elif kind == 4:
+            record = status(f"session/main/p{a}", at=self.now, state=("live", "listing", RETIRED)[b])
         else:
-            record = status(f"session/main/p{a}", at=self.now, state=("live", "listing", "x")[b])
+            record = gap(f"{a}-{b}", at=self.now)
         self.log.append(record)
         return record
 
@@ -443,12 +507,16 @@ def naive(log: list[Record], now: datetime) -> dict[str, Any]:
         },
         "recommendations": {i: (names.get(r.code, ""), r) for i, r in latest.items()},
         "feed": {t.id for t in moves},
-        "components": {s.component: s for s in log if isinstance(s, Status) and s.kind == "session"},
+        "components": {
+            name: s
+            for name, s in {s.component: s for s in log if isinstance(s, Status) and s.kind == "session"}.items()
+            if s.state != RETIRED and trading_date(s.at) >= today - FORGOTTEN
+        },
     }
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("write"), st.integers(0, 4), st.integers(0, 3), st.integers(0, 2)),
+    st.tuples(st.just("write"), st.integers(0, 5), st.integers(0, 3), st.integers(0, 2)),
     st.tuples(st.just("again"), st.integers(0, 50), st.just(0), st.just(0)),
     st.tuples(st.sampled_from(["join", "leave", "come back", "night"]), st.integers(0, 3), st.just(0), st.just(0)),
 )
@@ -496,7 +564,9 @@ def test_every_browser_ends_where_the_hub_is(steps: list[tuple[str, int, int, in
 
     expected = naive(world.log, world.now)
     counts = {view.condition: (view.entered, view.exited) for view in fresh.conditions if view.entered}
-    assert counts == expected["counts"]
+    hidden = expected["counts"].keys() - counts.keys()
+    assert counts == {name: seen for name, seen in expected["counts"].items() if name not in hidden}
+    assert hidden <= {s.condition for s in world.log if isinstance(s, Status) and s.state == RETIRED}
     assert all(view.members == view.entered - view.exited for view in fresh.conditions)
     views = {view.recommendation.recommendation_id: (view.name, view.recommendation) for view in fresh.recommendations}
     assert views == expected["recommendations"]
@@ -538,7 +608,7 @@ def test_gathering_keeps_the_last_of_each_key(drawn: list[tuple[int, int]]) -> N
 
 def test_everything_is_bounded() -> None:
     """However many keys there are, the hub stays small and goes on."""
-    it = hub(changes=10, feed=5, transitions=20, closed=3, components=4, conditions=6, stocks=7)
+    it = hub(changes=10, feed=5, transitions=20, closed=3, components=4, conditions=6, stocks=7, gaps=8)
     for n in range(100):
         at = NINE + timedelta(seconds=n)
         code = f"{n:06d}"
@@ -549,12 +619,14 @@ def test_everything_is_bounded() -> None:
             status(f"session/main/{n}", at=at),
             subscription(f"p{n}", at=at, condition="c1"),
             subscription("p", at=at, condition=f"s{n}"),
+            gap(code, at=at),
         ):
             it.apply(record, at)
     told = it.snapshot(NINE)
     assert len(told.feed) == 5
     assert len(told.recommendations) == 3
     assert len(told.components) == 4
+    assert len(told.gaps) == 8
     assert len(told.conditions) <= 12
     assert len(it.subscriptions()) <= 6 + 4
     lines = it.transitions(limit=1_000)

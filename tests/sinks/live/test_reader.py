@@ -23,6 +23,7 @@ from sinks.settings import LiveSettings
 from streams import topics
 from streams.events import (
     Due,
+    Gap,
     HitstreamError,
     Record,
     Status,
@@ -85,7 +86,8 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def write(address: str, *records: Record | bytes, ago: timedelta = timedelta(0)) -> None:
     """Write records where they belong; bytes go among the transitions."""
-    of: Mapping[type, str] = {r: t.name for t in (topics.TRANSITIONS, topics.STATUS, topics.STOCKS) for r in t.records}
+    written = (topics.TRANSITIONS, topics.STATUS, topics.STOCKS)
+    of: Mapping[type, str] = {r: t.name for t in written for r in t.records} | {Gap: topics.CONDITION_EVENTS.name}
     producer = AIOKafkaProducer(bootstrap_servers=address, acks="all")
     await producer.start()
     try:
@@ -147,6 +149,25 @@ def test_every_record_of_the_topics_that_are_read_can_be_decoded() -> None:
     assert decode(topics.STATUS.name, None) is None
 
 
+def test_of_the_condition_events_only_gaps_are_decoded() -> None:
+    gap = Gap(
+        id="g",
+        account="main",
+        condition="a",
+        from_=now(),
+        to=now(),
+        cause="c",
+        at=now(),
+        received_at=now(),
+        session="s",
+    )
+    assert decode(topics.CONDITION_EVENTS.name, encode(gap)) == gap
+    assert decode(topics.CONDITION_EVENTS.name, encode(Due(id="d", kind="day-end", at=now(), account="main"))) is None
+    assert decode(topics.CONDITION_EVENTS.name, b'{"type":"condition-event","and":"whatever follows') is None
+    with pytest.raises(ValueError):  # noqa: PT011 - of whatever kind
+        decode(topics.CONDITION_EVENTS.name, b'{"type":"gap"}')
+
+
 @pytest.mark.parametrize(
     ("before", "after", "position", "end", "expected"),
     [
@@ -178,12 +199,24 @@ async def test_the_day_is_there_before_the_first_snapshot_and_goes_on(fresh_kafk
     session = Status(component="session/main/p", kind="session", state="live", since=now(), at=now())
     name = Stock(code="000001", name="하나", market="KOSPI", received_at=now())
     early = [transition(f"{n:06d}") for n in range(300)]
-    await write(fresh_kafka, session, name, b"bad", transition("yester", at=yesterday), *early, b"bad")
+    missed = Gap(
+        id="g",
+        account="main",
+        condition="a",
+        from_=now(),
+        to=now(),
+        cause="c",
+        at=now(),
+        received_at=now(),
+        session="s",
+    )
+    await write(fresh_kafka, session, name, missed, b"bad", transition("yester", at=yesterday), *early, b"bad")
     before = counted("bad_records_total", topics.TRANSITIONS.name)
     async with reading(fresh_kafka) as live:
         told = live.hub.snapshot(now())
         assert live.codes() == {record.code for record in early[-live.hub.limits.feed :]}
         assert [view.members for view in told.conditions] == [300]
+        assert [view.gap for view in told.gaps] == [missed]
         assert {view.status.component for view in told.components} == {"session/main/p", reader.COMPONENT}
         assert counted("bad_records_total", topics.TRANSITIONS.name) == before + 2
         assert live.said[-1] is None

@@ -6,6 +6,8 @@ import type {
   ConditionView,
   Delta,
   FeedItem,
+  Gap,
+  GapView,
   Reason,
   Recommendation,
   RecommendationView,
@@ -96,8 +98,13 @@ export function status(over: Partial<Status> = {}): Status {
     cause: "",
     since: NINE,
     at: NINE,
+    account: "main",
+    condition: "신고가 돌파",
     proof_of_life: NINE,
+    last_frame: NINE,
+    last_ping: NINE,
     members: null,
+    figures: {},
     ...over,
   };
 }
@@ -121,6 +128,20 @@ export const component = (over: Partial<Status> = {}): ComponentView => ({
   status: status({ component: "session/main/p1", kind: "session", ...over }),
 });
 
+export const gap = (over: Partial<Gap> = {}): GapView => ({
+  change: "gap",
+  gap: {
+    type: "gap",
+    id: "g1",
+    account: "main",
+    condition: "신고가 돌파",
+    from: NINE,
+    to: at(30),
+    cause: "no PING for 35 s",
+    ...over,
+  },
+});
+
 export const snapshot = (over: Partial<Snapshot> = {}): Snapshot => ({
   epoch: "e",
   number: 10,
@@ -130,6 +151,7 @@ export const snapshot = (over: Partial<Snapshot> = {}): Snapshot => ({
   feed: [],
   conditions: [],
   components: [],
+  gaps: [],
   ...over,
 });
 

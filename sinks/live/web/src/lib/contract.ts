@@ -67,8 +67,25 @@ export interface Status {
   readonly cause: string;
   readonly since: Instant;
   readonly at: Instant;
+  readonly account: string;
+  /** Of a subscription or a search; else empty. */
+  readonly condition: string;
   readonly proof_of_life: Instant | null;
+  readonly last_frame: Instant | null;
+  readonly last_ping: Instant | null;
   readonly members: number | null;
+  readonly figures: Readonly<Record<string, number>>;
+}
+
+/** A time in which a condition's hits and exits may have been missed. */
+export interface Gap {
+  readonly type: "gap";
+  readonly id: string;
+  readonly account: string;
+  readonly condition: string;
+  readonly from: Instant;
+  readonly to: Instant;
+  readonly cause: string;
 }
 
 export interface RecommendationView {
@@ -101,7 +118,15 @@ export interface ComponentView {
   readonly status: Status;
 }
 
-export type Change = RecommendationView | FeedItem | ConditionView | ComponentView;
+export interface GapView {
+  readonly change: "gap";
+  readonly gap: Gap;
+}
+
+/** State of what is no longer configured: the page forgets it. */
+export const RETIRED = "retired";
+
+export type Change = RecommendationView | FeedItem | ConditionView | ComponentView | GapView;
 
 export interface Snapshot {
   readonly epoch: string;
@@ -113,6 +138,8 @@ export interface Snapshot {
   readonly feed: readonly FeedItem[];
   readonly conditions: readonly ConditionView[];
   readonly components: readonly ComponentView[];
+  /** Today's. */
+  readonly gaps: readonly GapView[];
 }
 
 export interface Delta {

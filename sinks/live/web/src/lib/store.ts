@@ -10,7 +10,18 @@
  * revision that is older or a status that was said earlier is left aside.
  */
 
-import type { ComponentView, ConditionView, Delta, EventId, FeedItem, RecommendationView, Snapshot, Status } from "./contract";
+import {
+  RETIRED,
+  type ComponentView,
+  type ConditionView,
+  type Delta,
+  type EventId,
+  type FeedItem,
+  type GapView,
+  type RecommendationView,
+  type Snapshot,
+  type Status,
+} from "./contract";
 import { parse } from "./time";
 
 /** Lines of the feed that are kept (searched and filtered); fewer are drawn. */
@@ -44,6 +55,7 @@ export interface State {
   readonly feed: readonly FeedEntry[];
   readonly conditions: ReadonlyMap<string, ConditionView>;
   readonly components: ReadonlyMap<string, ComponentView>;
+  readonly gaps: ReadonlyMap<string, GapView>;
 }
 
 export const conditionKey = (view: ConditionView): string => `${view.account}/${view.condition}`;
@@ -78,6 +90,7 @@ export function applySnapshot(before: State | null, snapshot: Snapshot, received
     feed,
     conditions: new Map(snapshot.conditions.map((view) => [conditionKey(view), view])),
     components: new Map(snapshot.components.map((view) => [view.status.component, view])),
+    gaps: new Map(snapshot.gaps.map((view) => [view.gap.id, view])),
   };
 }
 
@@ -90,6 +103,7 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
   const recommendations = copiedOnWrite(before.recommendations);
   const conditions = copiedOnWrite(before.conditions);
   const components = copiedOnWrite(before.components);
+  const gaps = copiedOnWrite(before.gaps);
   const fresh: FeedEntry[] = [];
   for (const change of delta.changes) {
     switch (change.change) {
@@ -125,7 +139,8 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
         break;
       }
       case "condition": {
-        conditions.set(conditionKey(change), change);
+        if (change.status?.state === RETIRED) conditions.delete(conditionKey(change));
+        else conditions.set(conditionKey(change), change);
         break;
       }
       case "component": {
@@ -133,7 +148,12 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
         // Older than what is held – unless that was dated by a clock that has been set back since.
         const heldAt = held ? parse(held.status.at) : -Infinity;
         if (parse(change.status.at) < heldAt && heldAt <= now) break;
-        components.set(change.status.component, change);
+        if (change.status.state === RETIRED) components.delete(change.status.component);
+        else components.set(change.status.component, change);
+        break;
+      }
+      case "gap": {
+        gaps.set(change.gap.id, change);
         break;
       }
     }
@@ -148,6 +168,7 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
     feed,
     conditions: conditions.result,
     components: components.result,
+    gaps: gaps.result,
   };
 }
 
@@ -157,6 +178,9 @@ function copiedOnWrite<T>(original: ReadonlyMap<string, T>) {
   return {
     get: (key: string): T | undefined => (copy ?? original).get(key),
     set: (key: string, value: T): void => void (copy ??= new Map(original)).set(key, value),
+    delete: (key: string): void => {
+      if ((copy ?? original).has(key)) (copy ??= new Map(original)).delete(key);
+    },
     get result(): ReadonlyMap<string, T> {
       return copy ?? original;
     },

@@ -18,6 +18,12 @@ export function kstDate(instant: number): string {
   return new Date(instant + KST_OFFSET).toISOString().slice(0, 10);
 }
 
+/** `11-25 09:01` in KST, without the date where it is that of `now`; with seconds if they are wanted. */
+export function kstMoment(instant: number, now: number, hasSeconds = false): string {
+  const time = hasSeconds ? kstTime(instant) : kstTime(instant).slice(0, 5);
+  return kstDate(instant) === kstDate(now) ? time : `${kstDate(instant).slice(5)} ${time}`;
+}
+
 /** Day of the week in KST, 0 = Sunday. */
 export const kstWeekday = (instant: number): number => new Date(instant + KST_OFFSET).getUTCDay();
 

@@ -1,0 +1,106 @@
+/** What the state of every component means to the person watching, and which of it needs him. Pure. */
+
+import { componentTone, conditionWord, isSilent, TONES, type Tone } from "./condition";
+import type { Status } from "./contract";
+import type { State } from "./store";
+import { parse } from "./time";
+
+/** The verdicts of a diagnosis that say that nothing is wrong, as `producers/kiwoom/doctor.py` has them. */
+const GOOD_VERDICTS = new Set(["healthy", "quiet", "ready"]);
+
+/** The words of a scheduled run that are no verdict. */
+const RUN_TONES: Readonly<Record<string, Tone>> = {
+  scheduled: "rest",
+  running: "pending",
+  done: "good",
+  failed: "bad",
+  missed: "bad",
+};
+
+/** Kinds that say every few seconds how they are; a diagnosis does so only when it runs. */
+const REPORTING: readonly Status["kind"][] = ["session", "subscription", "worker", "sink"];
+
+/** The component's own word of its state – or `silent`, if it should have said how it is and has not. */
+export function componentWord(status: Status, now: number, speed: number): string {
+  const isOver = status.state === "stopped" || componentTone(status.state) === "bad";
+  const isMute = REPORTING.includes(status.kind) && !isOver && isSilent(status, now, speed);
+  return isMute ? "silent" : status.state;
+}
+
+/** How good or bad a component's state is. */
+export function statusTone(status: Status, now: number, speed: number): Tone {
+  if (status.kind !== "diagnosis") return componentTone(componentWord(status, now, speed));
+  const known = RUN_TONES[status.state];
+  if (known) return known;
+  const good = status.figures?.["good"];
+  return good === undefined ? (GOOD_VERDICTS.has(status.state) ? "good" : "bad") : good > 0 ? "good" : "bad";
+}
+
+/** A scheduled search, told from the doctor by its condition. */
+export const isSearch = (status: Status): boolean => status.kind === "diagnosis" && status.condition !== "";
+
+/** A moment among the figures (Unix seconds), in milliseconds; null if it is not there. */
+export function moment(status: Status, name: "last" | "next"): number | null {
+  const seconds = status.figures?.[name];
+  return seconds === undefined ? null : seconds * 1000;
+}
+
+/** Figures that are shown in a way of their own, and not in the list. */
+const SHOWN_OTHERWISE = new Set(["last", "next", "good", "quiet", "rows"]);
+
+/** What a component counts, as [name, value], by name. */
+export function figures(status: Status): [string, number][] {
+  return Object.entries(status.figures ?? {})
+    .filter(([name]) => !SHOWN_OTHERWISE.has(name))
+    .sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+export interface Health {
+  readonly tone: Tone;
+  /** How many components, subscriptions and diagnoses are in trouble. */
+  readonly troubles: number;
+}
+
+/**
+ * How everything is, in one lamp. What several producers keep open is in trouble only where none of them has it; a
+ * session that has ended beside one that lives is a standby's trouble, and nobody's.
+ */
+export function health(state: State, now: number): Health {
+  const tones: Tone[] = [];
+  const sessions = new Map<string, Tone[]>();
+  for (const { status } of state.components.values()) {
+    const tone = statusTone(status, now, state.speed);
+    if (status.kind === "session") {
+      const account = status.component.split("/")[1] ?? "";
+      sessions.set(account, [...(sessions.get(account) ?? []), tone]);
+    } else tones.push(tone);
+  }
+  for (const held of sessions.values()) tones.push(...(held.includes("good") ? (["good"] as const) : held));
+  for (const view of state.conditions.values()) tones.push(TONES[conditionWord(view, now, state.speed)]);
+  const troubles = tones.filter((tone) => tone === "bad").length;
+  const tone = troubles > 0 ? "bad" : tones.includes("pending") ? "pending" : tones.includes("good") ? "good" : "rest";
+  return { tone: tones.length > 0 ? tone : "unknown", troubles };
+}
+
+export interface GapSpan {
+  readonly id: string;
+  readonly condition: string;
+  readonly account: string;
+  readonly from: number;
+  readonly to: number;
+  readonly cause: string;
+}
+
+/** Today's gaps, the latest first. */
+export function gapsOf(state: State): GapSpan[] {
+  return [...state.gaps.values()]
+    .map(({ gap }) => ({
+      id: gap.id,
+      condition: gap.condition,
+      account: gap.account,
+      from: parse(gap.from),
+      to: parse(gap.to),
+      cause: gap.cause,
+    }))
+    .sort((a, b) => b.to - a.to || (a.condition < b.condition ? -1 : 1));
+}
