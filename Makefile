@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WEB := sinks/live/web
+NODE_CLIENT := tests/deploy/clickhouse/node
 
 .PHONY: help setup up test check format bench docs soak fuzz lock clean
 
@@ -40,7 +41,11 @@ $(WEB)/dist/.built: $(WEB)/node_modules/.installed $(shell find $(WEB)/src $(WEB
 up: setup
 	@exec $(BIN)/hitstream up $(ARGS)
 
-test: setup
+$(NODE_CLIENT)/node_modules/.installed: $(NODE_CLIENT)/package-lock.json
+	@cd $(NODE_CLIENT) && npm ci --silent --no-progress
+	@touch $@
+
+test: setup $(NODE_CLIENT)/node_modules/.installed
 	@sh tests/browser.sh
 	@cd $(WEB) && npm test --silent
 	@$(BIN)/python -m pytest $(ARGS)
@@ -76,4 +81,4 @@ lock:
 	  --all-extras pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv $(WEB)/node_modules $(WEB)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(NODE_CLIENT)/node_modules $(WEB)/node_modules $(WEB)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

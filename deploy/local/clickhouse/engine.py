@@ -154,6 +154,10 @@ class Handle:
         }
         self._before.update(found)
 
+    def watch(self, progressed: Callable[[dict[str, int]], None] | None) -> None:
+        """Call this with figures while the next statement runs, on the thread that runs it; None ends that."""
+        self._connection.set_progress_callback(progressed)
+
     def settled(self, statement: Statement) -> None:
         """After a SET or USE of the session itself: that is what later requests go back to."""
         if statement.kind == "set":

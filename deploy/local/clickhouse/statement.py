@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -93,6 +93,19 @@ def parse(query: bytes) -> Statement:
     if first.word == b"INSERT":
         return _insert(query)
     return _statement(query, first.word)
+
+
+def by_client_id(statement: Statement, expression: bytes) -> Statement:
+    """A KILL statement that means the client's query ids: `query_id` in it becomes this expression. Others stay."""
+    tokens = list(_tokens(statement.text))
+    if not tokens or tokens[0].word != b"KILL":
+        return statement
+    text, end = b"", 0
+    for token in tokens:
+        if token.text in (b"query_id", b"`query_id`", b'"query_id"'):
+            text += statement.text[end : token.start] + expression
+            end = token.end
+    return replace(statement, text=text + statement.text[end:])
 
 
 def _tokens(query: bytes, start: int = 0) -> Iterator[Token]:

@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import lzma
 import socket
 import struct
 import threading
@@ -14,13 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import brotli
 import httpx
-import lz4.block
 import lz4.frame
 import pyarrow
 import pyarrow.parquet
 import pytest
 from backports import zstd
+
+from deploy.local.clickhouse.compression import ToBlocks
 
 from .conftest import Server, until
 
@@ -126,13 +129,8 @@ def test_an_insert_from_its_data_through_a_select(server: Server, table: str) ->
 def blocks(content: bytes) -> bytes:
     """ClickHouse's own framing of a body, LZ4 and then ZSTD."""
     half = len(content) // 2
-    out = b""
-    for method, part, packed in (
-        (0x82, content[:half], lz4.block.compress(content[:half], store_size=False)),
-        (0x90, content[half:], zstd.compress(content[half:])),
-    ):
-        out += bytes(16) + struct.pack("<BII", method, len(packed) + 9, len(part)) + packed
-    return out
+    first, second = ToBlocks("LZ4"), ToBlocks("ZSTD")
+    return first.feed(content[:half]) + first.finish() + second.feed(content[half:]) + second.finish()
 
 
 @pytest.mark.parametrize(
@@ -142,6 +140,8 @@ def blocks(content: bytes) -> bytes:
         ("deflate", zlib.compress),
         ("zstd", zstd.compress),
         ("lz4", lz4.frame.compress),
+        ("br", brotli.compress),
+        ("xz", lzma.compress),
         ("", blocks),
     ],
 )
@@ -157,10 +157,21 @@ def test_compressed_rows_are_inserted(
 
 def test_a_body_that_is_not_what_it_says_is_refused(server: Server, table: str) -> None:
     parameters = {"query": f"INSERT INTO {table} FORMAT CSV"}
-    for encoding in ("gzip", "br"):
+    for encoding in ("gzip", "br", "snappy"):
         answer = httpx.post(server.url, params=parameters, content=b"1,x\n", headers={"Content-Encoding": encoding})
         assert answer.status_code >= 400
     assert server.sql(f"SELECT count() FROM {table}") == "0"
+
+
+def test_a_checksum_is_looked_at_unless_told_otherwise(server: Server, table: str) -> None:
+    parameters = {"query": f"INSERT INTO {table} FORMAT CSV", "decompress": "1"}
+    torn = bytes(16) + blocks(b"1,x\n2,y\n")[16:]
+    answer = httpx.post(server.url, params=parameters, content=torn)
+    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (500, "40")
+    assert server.sql(f"SELECT count() FROM {table}") == "0"
+    trusting = {"http_native_compression_disable_checksumming_on_decompress": "1"}
+    assert httpx.post(server.url, params=parameters | trusting, content=torn).status_code == 200
+    assert server.sql(f"SELECT count() FROM {table}") == "2"
 
 
 @pytest.mark.parametrize("whole", [0, 1])
@@ -171,6 +182,7 @@ def test_a_body_that_is_not_what_it_says_is_refused(server: Server, table: str) 
         ("deflate", zlib.decompress),
         ("zstd", zstd.decompress),
         ("lz4", lz4.frame.decompress),
+        ("br", brotli.decompress),
         ("", bytes),
     ],
 )
@@ -183,7 +195,7 @@ def test_results_are_compressed_as_asked(
         "query": "SELECT number FROM numbers(500000)",
     }
     with httpx.stream(
-        "POST", server.url, params=parameters, headers={"Accept-Encoding": f"br, {encoding}" if encoding else ""}
+        "POST", server.url, params=parameters, headers={"Accept-Encoding": f"snappy, {encoding}" if encoding else ""}
     ) as answer:
         assert answer.headers.get("Content-Encoding", "") == encoding
         body = b"".join(answer.iter_raw())
