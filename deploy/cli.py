@@ -23,6 +23,7 @@ from .account_commands import conditions, doctor, search
 from .clock import Clock
 from .journal_commands import journal, replay
 from .settings import LogSettings, Settings, example, load, origins
+from .sql_commands import backup, export, restore, sql
 from .status_command import status
 from .supervisor import watch_lifeline
 
@@ -41,6 +42,10 @@ app.command(search)
 app.command(status)
 app.command(journal)
 app.command(replay)
+app.command(sql)
+app.command(export)
+app.command(backup)
+app.command(restore)
 
 
 @Parameter(name="*")

@@ -116,13 +116,15 @@ def _tokens(query: bytes, start: int = 0) -> Iterator[Token]:
 
 
 def _top_level(query: bytes) -> list[Token]:
-    """The tokens outside of all brackets."""
+    """The tokens outside of all brackets; of a bracket the closing one, which ends what stands before the next."""
     depth, tokens = 0, []
     for token in _tokens(query):
         if token.text in (b"(", b"[", b"{"):
             depth += 1
         elif token.text in (b")", b"]", b"}"):
             depth -= 1
+            if depth == 0:
+                tokens.append(token)
         elif depth == 0:
             tokens.append(token)
     return tokens
