@@ -43,6 +43,7 @@ _INSERT: Final[dict[str, str | int]] = {
     "async_insert": 0,
     "insert_deduplicate": 0,
     "deduplicate_insert": "disable",
+    "distributed_foreground_insert": 1,
     "max_partitions_per_insert_block": 0,
 }
 

@@ -142,6 +142,18 @@ def test_a_table_or_a_query_is_exported(run: Run, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"twice.parquet", "few.csv"}
 
 
+def test_migrate_check_is_an_exit_code(run: Run) -> None:
+    pending = run("migrate", "--check", database="unmade")
+    assert (pending.code, pending.out.split("\n")[0]) == (1, "pending: 0001_records")
+    assert run("sql", "SELECT 1", database="unmade").code == 1, "nothing was made"
+    assert run("migrate", database="unmade").code == 0
+    assert run("migrate", "--check", database="unmade") == (0, "The tables are up to date.\n", "")
+    assert json.loads(run("migrate", "--check", "--json", database="unmade").out) == {"pending": []}
+    run("sql", "INSERT INTO schema_migrations (number, name) VALUES (4711, '4711_later')", database="unmade")
+    newer = run("migrate", "--check", database="unmade")
+    assert (newer.code, "upgrade this one" in newer.err, newer.err.count("\n")) == (1, True, 1)
+
+
 def test_backup_and_restore(run: Run) -> None:
     assert run("migrate", database="kept").code == 0
     run("sql", "INSERT INTO stocks (code, name) SELECT toString(number), 'x' FROM numbers(5)", database="kept")
