@@ -24,6 +24,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import Message
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -419,38 +420,52 @@ class Interface:
     async def _insert(
         self, request: _Request, answer: _Answer, statement: Statement, first: bytes, body: AsyncIterator[bytes]
     ) -> None:
-        """Stream rows into a table: acknowledged when they are in it.
+        """Put rows into a table: acknowledged when they are in it, and none are if their client leaves before the end.
 
         The engine's inserts know no input(): its rows go to a temporary table first, which then stands in its place.
         """
         _check(statement)
         parameters = _parameters(request)
         call = self._engine.call
+        path = self._engine.scratch / f"rows-{uuid.uuid4()}"
         async with self._handle(request, statement) as handle:
-            target, select, table = statement, b"", ""
-            if statement.input is not None:
-                structure, start, end = statement.input
-                table = f"input_{secrets.token_hex(8)}"
-                await call("", handle.make_table, table, structure)
-                target = Statement("insert", f"INSERT INTO {table}".encode(), statement.format)
-                select = statement.text[:start] + table.encode() + statement.text[end:]
-            insert = await call("", handle.insert, target, parameters)
             try:
-                if first:
-                    await call("", insert.append, first)
-                async for piece in body:
-                    await call("", insert.append, piece)
-                await call("", insert.finish, request.tally)
-            except BaseException:
-                await call("", insert.cancel)
-                raise
-            if select:
+                file = await call("", path.open, "wb")
                 try:
-                    await call("", list, handle.read(Statement("insert", select), "Null", parameters, request.tally))
+                    await call("", file.write, first)
+                    async for piece in body:
+                        await call("", file.write, piece)
                 finally:
-                    await call("", handle.drop_table, table)
+                    await call("", file.close)
+                if statement.input is None:
+                    await call("", handle.insert, statement, path, parameters, request.tally)
+                else:
+                    await self._insert_through(handle, statement, path, parameters, request.tally)
+            except OSError as error:
+                raise Refusal(
+                    243, f"Cannot keep the rows of an insert: {error.strerror}. (NOT_ENOUGH_SPACE)"
+                ) from error
+            finally:
+                await call("", path.unlink, missing_ok=True)
         await answer.result("", iter(()), compress=False)
         await answer.end()
+
+    async def _insert_through(
+        self, handle: Handle, statement: Statement, rows: Path, parameters: dict[str, str], tally: Tally
+    ) -> None:
+        """INSERT INTO … SELECT … FROM input('…'): by way of a temporary table."""
+        assert statement.input is not None
+        call = self._engine.call
+        structure, start, end = statement.input
+        table = f"input_{secrets.token_hex(8)}"
+        await call("", handle.make_table, table, structure)
+        try:
+            into = Statement("insert", f"INSERT INTO {table}".encode(), statement.format)
+            await call("", handle.insert, into, rows, {}, Tally())
+            select = Statement("insert", statement.text[:start] + table.encode() + statement.text[end:])
+            await call("", list, handle.read(select, "Null", parameters, tally))
+        finally:
+            await call("", handle.drop_table, table)
 
     async def _read(
         self,

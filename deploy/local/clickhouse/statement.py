@@ -64,6 +64,7 @@ class Statement:
         text: the statement itself; of an insert with rows, up to where its format is named.
         format: the format it names (of the result, or of an insert's rows), or None.
         rows_at: where in the given bytes the rows of an insert begin; None where it brings none.
+        settings_at: where in `text` an insert's SETTINGS clause begins.
         input: the structure and place (from, to) in `text` of the table function input('…') that reads those rows.
         output_at: where in `text` an INTO OUTFILE clause can stand; None for anything but a select.
         several: more than one statement was given, which HTTP does not take.
@@ -75,6 +76,7 @@ class Statement:
     text: bytes
     format: str | None = None
     rows_at: int | None = None
+    settings_at: int | None = None
     input: tuple[str, int, int] | None = None
     output_at: int | None = None
     several: bool = False
@@ -134,6 +136,7 @@ def _insert(query: bytes) -> Statement:
     """Split an insert into its statement and where its rows begin."""
     depth, named, infile, selects = 0, False, False, False
     function: tuple[str, int, int] | None = None
+    settings_at: int | None = None
     tokens = _tokens(query)
     next(tokens)
     for token in tokens:
@@ -152,7 +155,14 @@ def _insert(query: bytes) -> Statement:
         elif token.text == b"." and not selects:
             named = False
         elif token.word == b"VALUES" and not selects:
-            return Statement("insert", query[: token.start].rstrip(), "Values", token.end, file_clause=infile)
+            return Statement(
+                "insert",
+                query[: token.start].rstrip(),
+                "Values",
+                token.end,
+                settings_at=settings_at,
+                file_clause=infile,
+            )
         elif token.word == b"FORMAT":
             name = next(tokens, None)
             if name is None or name.kind != "word":
@@ -164,11 +174,14 @@ def _insert(query: bytes) -> Statement:
                 query[: token.start].rstrip(),
                 name.text.decode(),
                 _after_format(query, name.end),
+                settings_at=settings_at,
                 input=function,
                 file_clause=infile,
             )
         elif token.word == b"INFILE":
             infile = True
+        elif token.word == b"SETTINGS" and settings_at is None:
+            settings_at = token.start
         elif token.word in _QUERIES:
             selects = True
     return Statement("insert", query, file_clause=infile)
