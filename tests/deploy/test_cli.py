@@ -56,6 +56,8 @@ ACCOUNT = {
         (["export", "stocks", "x.parquet"], {}, 2, "clickhouse.dsn is not set"),
         (["backup", "x"], {}, 2, "clickhouse.dsn is not set"),
         (["restore", "x"], {}, 2, "There is no backup x"),
+        (["local", "clickhouse", "--port", "0", "--host", "0.0.0.0"], {}, 2, "only with a password"),
+        (["local", "clickhouse", "--password-file", "none"], {}, 2, "--password-file none can't be read"),
         (["local", "kiwoom", "--speed", "0"], {}, 2, "--speed must be above 0"),
         (["conditions"], {}, 2, "kiwoom.rest_url is not set"),
         (["search"], ACCOUNT, 2, "search"),
