@@ -580,6 +580,7 @@ async def test_a_takeover_in_the_middle_of_an_insert_shows_nothing_twice(
     settings: ClickHouseSettings, tables: Client, log: Log, front: Front
 ) -> None:
     """One writer's insert is on its way when another takes its partitions over and inserts the same."""
+    tables.command("SYSTEM STOP MERGES condition_events")  # copies stay, for us to know that there were some
     async with writing(through(front, settings, batch_rows=40), log.bootstrap) as first:
         await until(lambda: first and first[-1] is None)
         front.hold()
@@ -590,6 +591,7 @@ async def test_a_takeover_in_the_middle_of_an_insert_shows_nothing_twice(
             await until(lambda: len(ids(tables)) > 0)
             front.open()
             await until(lambda: len(ids(tables)) == 200)
+            await until(lambda: int(tables.command("SELECT count() FROM condition_events")) > 200)
     assert ids(tables) == sorted(hit(number).id for number in range(200))
 
 
