@@ -202,8 +202,9 @@ def _table(asker: Asker, table: str, create: Opener, report: Report) -> list[Chu
     counted = asker.text(f"SELECT {day} AS day, count() FROM {table} FINAL GROUP BY day ORDER BY day")  # noqa: S608
     days = [(line.split("\t")[0], int(line.split("\t")[1])) for line in counted.splitlines()]
     total, done = sum(rows for _, rows in days), 0
-    report(table, 0, total)
     chunks = []
+    if total:
+        report(table, 0, total)
     for name, expected in days:
         chunk = _chunk(asker, table, columns, name, create)
         if chunk.rows < expected:
