@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WEB := sinks/live/web
 CONSUMERS := tests/consumers
+NODE_CLIENT := tests/deploy/clickhouse/node
 
 .PHONY: help setup up test check format bench docs soak fuzz lock clean
 
@@ -33,9 +34,10 @@ $(WEB)/node_modules/.installed: $(WEB)/package-lock.json
 	@cd $(WEB) && npm ci --silent --no-progress
 	@touch $@
 
-$(CONSUMERS)/node_modules/.installed: $(CONSUMERS)/package-lock.json
-	@echo "· packages of the example consumer"
-	@cd $(CONSUMERS) && npm ci --silent --no-progress
+# The JavaScript that the tests run: the consumer of the documentation, ClickHouse's own client.
+$(CONSUMERS)/node_modules/.installed $(NODE_CLIENT)/node_modules/.installed: %/node_modules/.installed: %/package-lock.json
+	@echo "· JavaScript packages for $*"
+	@cd $* && npm ci --silent --no-progress
 	@touch $@
 
 $(WEB)/dist/.built: $(WEB)/node_modules/.installed $(shell find $(WEB)/src $(WEB)/public -type f 2>/dev/null) $(wildcard $(WEB)/*.json $(WEB)/*.ts $(WEB)/*.js $(WEB)/index.html)
@@ -46,7 +48,7 @@ $(WEB)/dist/.built: $(WEB)/node_modules/.installed $(shell find $(WEB)/src $(WEB
 up: setup
 	@exec $(BIN)/hitstream up $(ARGS)
 
-test: setup $(CONSUMERS)/node_modules/.installed
+test: setup $(CONSUMERS)/node_modules/.installed $(NODE_CLIENT)/node_modules/.installed
 	@sh tests/browser.sh
 	@cd $(WEB) && npm test --silent
 	@$(BIN)/python -m pytest $(ARGS)
@@ -82,4 +84,5 @@ lock:
 	  --all-extras pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv $(WEB)/node_modules $(WEB)/dist $(CONSUMERS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv $(WEB)/node_modules $(WEB)/dist $(CONSUMERS)/node_modules $(NODE_CLIENT)/node_modules .mypy_cache .ruff_cache .pytest_cache \
+	  .hypothesis

@@ -24,6 +24,7 @@ from .account_commands import conditions, doctor, search
 from .clock import Clock
 from .journal_commands import journal, replay
 from .settings import LogSettings, Settings, example, load, origins
+from .sql_commands import backup, export, restore, sql
 from .status_command import status
 from .supervisor import watch_lifeline
 
@@ -42,6 +43,10 @@ app.command(search)
 app.command(status)
 app.command(journal)
 app.command(replay)
+app.command(sql)
+app.command(export)
+app.command(backup)
+app.command(restore)
 
 
 @Parameter(name="*")
@@ -199,18 +204,35 @@ def local_kafka(
 
 
 @local.command(name="clickhouse")
-def local_clickhouse(*, port: Port = None, common: Common = _COMMON) -> int:
-    """A local ClickHouse: the engine in this process behind ClickHouse's HTTP interface."""
+def local_clickhouse(
+    *, port: Port = None, host: str = "127.0.0.1", password_file: Path | None = None, common: Common = _COMMON
+) -> int:
+    """A local ClickHouse: the engine in this process behind ClickHouse's HTTP interface.
+
+    Parameters
+    ----------
+    host
+        Address to listen on; anything but loopback needs a password.
+    password_file
+        File with the password of the user `default`; without it none is asked for.
+    """
     settings = load(common.config)
+    try:
+        password = password_file.read_text("utf-8").strip() if password_file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--password-file {password_file} can't be read: {error}") from error
+    if password_file and not password:
+        raise ConfigError(f"--password-file {password_file} is empty.")
     from .local import clickhouse
 
     return roles.run(
         "clickhouse",
         settings,
         lambda ready: clickhouse.serve(
-            host="127.0.0.1",
+            host=host,
             port=settings.local.clickhouse_port if port is None else port,
             data_dir=settings.local.data_dir / "clickhouse",
+            password=password,
             ready=ready,
         ),
     )

@@ -11,6 +11,7 @@ class ClickHouseSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dsn: str = Field("", description="clickhouse://user:password@host:8123/database (clickhouses:// for TLS).")
+    cluster: str = Field("", description="Cluster on which `migrate` makes the tables, replicated and distributed.")
     group: str = Field("hitstream-clickhouse", description="Consumer group of the writers.")
     batch_rows: int = Field(10_000, ge=1, description="Rows that end a batch.")
     batch_seconds: float = Field(0.5, gt=0, description="Seconds that end a batch.")

@@ -3,7 +3,7 @@
 ClickHouse has no transactions over its tables, so a migration that was cut off is simply run again: every statement in
 the files may run twice. The lock is a table whose creation only one of many can do (any ClickHouse has that, with or
 without Keeper), and which says when it runs out; it keeps migrators from doing the same work at once, and if it ever
-fails to, running twice does no harm.
+fails to, running twice does no harm. On a cluster (`clickhouse.cluster`) it keeps apart those that ask the same node.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from typing import Final
 
 import msgspec
 import structlog
+from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, Error
 
 from streams.events import HitstreamError
 
 from ..settings import ClickHouseSettings
+from .cluster import NotForCluster, clustered
 from .connection import DatabaseAbsent, connect, first_line, parse_dsn
 
 log = structlog.get_logger(__name__)
@@ -85,8 +87,14 @@ def migrate(settings: ClickHouseSettings, check: bool = False) -> list[str]:
         client = connect(settings, create=not check)
     except DatabaseAbsent:  # only with `check`
         return [migration.name for migration in migrations()]
+    cluster = settings.cluster
     try:
-        return pending(client, migrations()) if check else apply(client, migrations())
+        if check:
+            return pending(client, migrations())
+        if cluster:
+            database, on = quote_identifier(client.database), quote_identifier(cluster)
+            client.command(f"CREATE DATABASE IF NOT EXISTS {database} ON CLUSTER {on}")
+        return apply(client, migrations(), cluster)
     except ClickHouseError as error:
         address = parse_dsn(settings.dsn).address
         raise MigrationFailed(
@@ -105,15 +113,25 @@ def pending(client: Client, known: list[Migration]) -> list[str]:
             f"The database {client.database} was brought to {newer[max(newer)]} by a newer Hitstream, "
             f"and this one knows its tables only up to {newest:04d}: upgrade this one."
         )
+    for migration in known:
+        if (name := applied.get(migration.number, migration.name)) != migration.name:
+            raise MigrationFailed(
+                f"The database {client.database} has migration {name} where this Hitstream has {migration.name}: it "
+                "is another program's, or a version's that was never released; give clickhouse.dsn another database."
+            )
     return [migration.name for migration in known if migration.number not in applied]
 
 
-def apply(client: Client, known: list[Migration]) -> list[str]:
-    """Apply the missing ones of the known migrations, in order, under the lock; returns their names."""
+def apply(client: Client, known: list[Migration], cluster: str = "") -> list[str]:
+    """Apply the missing ones of the known migrations, in order, under the lock; returns their names.
+
+    With `cluster` on that cluster, as `clustered` has them.
+    """
     if not pending(client, known):
         return []
     with _locked(client) as renew:
-        client.command(_RECORD)
+        for statement in clustered(_RECORD.strip(), cluster) if cluster else (_RECORD,):
+            client.command(statement)
         missing = set(pending(client, known))  # again: another migrator may have been at work while we waited
         for migration in known:
             if migration.name not in missing:
@@ -121,8 +139,9 @@ def apply(client: Client, known: list[Migration]) -> list[str]:
             for number, statement in enumerate(migration.statements, 1):
                 renew()
                 try:
-                    client.command(statement)
-                except DatabaseError as error:
+                    for part in clustered(statement, cluster) if cluster else (statement,):
+                        client.command(part)
+                except (DatabaseError, NotForCluster) as error:
                     raise MigrationFailed(
                         f"Statement {number} of migration {migration.name} failed: {first_line(error)}"
                     ) from error
@@ -159,6 +178,7 @@ def _locked(client: Client) -> Iterator[Callable[[], None]]:
         return "'" + f"{until} {owner}".replace("\\", "").replace("'", "") + "'"
 
     deadline = time.monotonic() + _PATIENCE_SECONDS
+    waiting = False
     while True:
         try:
             client.command(f"CREATE TABLE {LOCK} (held UInt8) ENGINE = Memory COMMENT {lease()}")
@@ -176,6 +196,9 @@ def _locked(client: Client) -> Iterator[Callable[[], None]]:
                 f"Another migrator ({by}) has held {client.database}.{LOCK} for too long; look at it."
             )
         else:
+            if not waiting and holder is not None:
+                waiting = True
+                log.warning("waiting for another migrator", owner=holder[1])
             time.sleep(_POLL_SECONDS)
     try:
         yield lambda: _renew(client, lease())

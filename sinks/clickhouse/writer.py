@@ -37,6 +37,7 @@ _INSERT: Final[dict[str, Any]] = {
     "async_insert": 0,  # acknowledged means stored
     "insert_deduplicate": 0,
     "deduplicate_insert": "disable",  # the same, of newer servers
+    "distributed_foreground_insert": 1,  # on a cluster, too
     "max_partitions_per_insert_block": 0,  # a re-read of years is one batch like any other
     "max_execution_time": REQUEST_SECONDS,
 }

@@ -9,11 +9,8 @@ It prints `ready http://127.0.0.1:8123` on stdout once it answers, and stops on 
 HITSTREAM_CLICKHOUSE_PASSWORD) asks for the password of the user `default`. One process per data folder; the folder
 keeps the data, and what was acknowledged survives a SIGKILL of the process.
 
-`engine` knows chDB and no HTTP, `statement` and `compression` are pure, `interface` is the HTTP, `server` the sockets.
-
-What it is not: there is one user, no query log, no progress headers and no cluster. Results in ClickHouse's own block
-framing (`compress=1`, which JDBC asks for unless told `compress=0`) are refused; Accept-Encoding works. `KILL QUERY`
-knows the engine's query ids, not a client's `query_id`.
+`engine` knows chDB and no HTTP, `statement`, `compression` and `native` are pure, `interface` is the HTTP, `server` the
+sockets. What it does not do as a server does is in docs/clickhouse.md.
 """
 
 from .server import serve

@@ -55,6 +55,11 @@ _AS_A_SERVER: Final = {"implicit_select": 0, "allow_introspection_functions": 0,
 
 _CODE: Final = re.compile(r"Code: (\d+)\. DB::Exception: (.*)", re.DOTALL)
 _VERSION: Final = re.compile(r" \(version [^()]*(?:\([^()]*\))?\)\s*\Z")
+# What the engine adds of the file that the rows of an insert come by, which is ours and not the client's matter.
+_OF_THE_FILE: Final = re.compile(
+    r"\(in file/uri [^)]*\): (?=While executing)|(?:: While executing File)?: data for INSERT was parsed from file"
+)
+_NESTED: Final = re.compile(r"Code: \d+\. DB::Exception: (.*) \(version [\d.]+\)\.? \(\w+\)\Z", re.DOTALL)
 
 
 class Refusal(Exception):
@@ -74,7 +79,8 @@ class Refusal(Exception):
     def of(cls, error: RuntimeError) -> Refusal:
         """What an error of chDB says."""
         if match := _CODE.search(str(error)):
-            return cls(int(match[1]), _VERSION.sub("", match[2]).strip())
+            words = _OF_THE_FILE.sub("", _VERSION.sub("", match[2]).strip())
+            return cls(int(match[1]), _NESTED.sub(r"\1", words))
         return cls(1001, f"{error} (STD_EXCEPTION)")
 
 
@@ -153,6 +159,10 @@ class Handle:
             for name, changed, value in (line.split("\t") for line in rows.splitlines())
         }
         self._before.update(found)
+
+    def watch(self, progressed: Callable[[dict[str, int]], None] | None) -> None:
+        """Call this with figures while the next statement runs, on the thread that runs it; None ends that."""
+        self._connection.set_progress_callback(progressed)
 
     def settled(self, statement: Statement) -> None:
         """After a SET or USE of the session itself: that is what later requests go back to."""
@@ -240,27 +250,34 @@ class Handle:
         tally.written_rows = result.rows_written()
         tally.written_bytes = result.bytes_written()
 
-    def insert(self, statement: Statement, parameters: Mapping[str, str]) -> Insert:
-        """Begin an insert whose rows are given piece by piece.
+    def insert(self, statement: Statement, rows: Path, parameters: Mapping[str, str], tally: Tally) -> None:
+        """Insert the rows in a file, which are in the statement's format. When this returns, they are in the table.
+
+        By way of a file because the engine's streaming insert says nothing of what fails behind the parsing of the
+        rows – a constraint, too many parts, a full disk –, and would acknowledge rows that are nowhere.
 
         Raises:
-            Refusal: no such table, column or format.
+            Refusal: no such table, column or format; or the rows are refused.
         """
-        if parameters:
-            self._run("SET " + ", ".join(f"{identifier('param_' + k)} = {quoted(v)}" for k, v in parameters.items()))
+        at = len(statement.text) if statement.settings_at is None else statement.settings_at
+        clause = f" FROM INFILE {quoted(str(rows))} COMPRESSION 'none' ".encode()
+        layout = f" FORMAT {statement.format}".encode()
+        text = statement.text[:at] + clause + statement.text[at:] + layout
         try:
-            return Insert(self._connection.send_insert(statement.text.decode(), statement.format))
-        except UnicodeDecodeError as error:
-            raise Refusal(62, "Syntax error: the statement is not UTF-8. (SYNTAX_ERROR)") from error
+            result = self._connection.query(text, "Null", params=dict(parameters))
         except RuntimeError as error:
             raise Refusal.of(error) from error
+        self._count(result, tally)
 
     def table(self, name: str, structure: str, layout: str, rows: bytes) -> None:
         """Make a temporary table of data that came with the request."""
         self.make_table(name, structure)
-        insert = self.insert(Statement("insert", f"INSERT INTO {identifier(name)}".encode(), layout), {})
-        insert.append(rows)
-        insert.finish(Tally())
+        path = self._scratch / f"rows-{uuid.uuid4()}"
+        try:
+            path.write_bytes(rows)
+            self.insert(Statement("insert", f"INSERT INTO {identifier(name)}".encode(), layout), path, {}, Tally())
+        finally:
+            path.unlink(missing_ok=True)
 
     def make_table(self, name: str, structure: str) -> None:
         """Make an empty temporary table in memory; it ends with the handle."""
@@ -268,31 +285,6 @@ class Handle:
 
     def drop_table(self, name: str) -> None:
         self._run(f"DROP TEMPORARY TABLE IF EXISTS {identifier(name)}")
-
-
-class Insert:
-    """A running insert: rows in the statement's format, in pieces of any size."""
-
-    def __init__(self, inserter: Any) -> None:
-        self._inserter = inserter
-
-    def append(self, piece: bytes) -> None:
-        try:
-            self._inserter.append(piece)
-        except RuntimeError as error:
-            raise Refusal.of(error) from error
-
-    def finish(self, tally: Tally) -> None:
-        """Commit. When this returns, the rows are in the table."""
-        try:
-            result = self._inserter.finish()
-        except RuntimeError as error:
-            raise Refusal.of(error) from error
-        tally.written_rows, tally.written_bytes = result.rows_written, result.bytes_written
-
-    def cancel(self) -> None:
-        with suppress(RuntimeError):
-            self._inserter.cancel()
 
 
 def _after_name(clause: bytes) -> bytes:
@@ -401,8 +393,9 @@ def _locked(path: Path) -> int:
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / "tmp").mkdir(exist_ok=True)
-        for stale in (path / "tmp").glob("result-*"):
-            stale.unlink(missing_ok=True)
+        for stale in (path / "tmp").iterdir():
+            if stale.name.startswith(("result-", "rows-")):
+                stale.unlink(missing_ok=True)
         descriptor = os.open(path / "hitstream.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise HitstreamError(f"The folder {path} cannot be used for ClickHouse's data: {error.strerror}.") from error

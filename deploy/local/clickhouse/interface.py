@@ -16,21 +16,24 @@ import ipaddress
 import json
 import secrets
 import tempfile
+import time
 import urllib.parse
 import uuid
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import Message
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from . import compression
+from . import compression, native
 from .compression import BadBody
 from .engine import PIECE, Engine, Handle, Refusal, Tally
 from .sessions import Sessions
-from .statement import Statement, parse
+from .statement import Statement, by_client_id, parse
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +46,8 @@ _HEAD: Final = 256 << 10
 # The longest statement, and the most data that go with one in memory (forms, INSERT … SELECT FROM input()).
 _LONGEST: Final = 256 << 20
 _SPOOL_IN_MEMORY: Final = 8 << 20
+# The most progress headers of one answer: many clients take no more than 16 KiB of headers.
+_PROGRESS_HEADERS: Final = 32
 
 _NAMES_OF_HTTP: Final = frozenset(
     {
@@ -68,11 +73,15 @@ _NAMES_OF_HTTP: Final = frozenset(
         "log_comment",
         "enable_http_compression",
         "send_progress_in_http_headers",
+        "http_headers_progress_interval_ms",
         "readonly",
         "cancel_http_readonly_queries_on_client_close",
         "add_http_cors_header",
     }
 )
+
+# The client's query id of what runs, as the engine knows it: within the mark.
+_CLIENT_ID: Final = b"extract(Settings['log_comment'], '^hitstream (.*) [0-9a-f]{8}$')"
 
 _STATUS: Final = (
     {194: 401, 307: 413, 48: 501, 209: 503, 76: 503, 439: 503, 381: 411, 159: 408}
@@ -128,7 +137,9 @@ class _Request:
     query_id: str = ""
     mark: str = ""
     tally: Tally = field(default_factory=Tally)
+    progress: deque[str] = field(default_factory=lambda: deque(maxlen=_PROGRESS_HEADERS))
     _ended: bool = False
+    _progressed: float = 0.0
 
     def asked(self, parameter: str, header: str, default: str = "") -> str:
         return self.parameters.get(parameter) or self.headers.get(header) or default
@@ -136,6 +147,14 @@ class _Request:
     def flag(self, parameter: str, default: bool = False) -> bool:
         value = self.parameters.get(parameter)
         return default if value is None else value.lower() in ("1", "true")
+
+    def progressed(self, figures: dict[str, int]) -> None:
+        """Note how far the statement is; called on the engine's thread, many times a second."""
+        now = time.monotonic()
+        interval = self.parameters.get("http_headers_progress_interval_ms", "")
+        if now - self._progressed >= (int(interval) if interval.isdecimal() else 100) / 1000:
+            self._progressed = now
+            self.progress.append(_figures(figures))
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes over the wire."""
@@ -167,6 +186,7 @@ class Interface:
         self._password = password
         self._closing = closing
         self._sessions = Sessions(engine)
+        self._queries: set[str] = set()  # the query ids that clients have chosen, of what runs
         self._requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -189,7 +209,7 @@ class Interface:
         except Refusal as refusal:
             await self._refuse(request, answer, refusal)
         except BadBody as bad:
-            await self._refuse(request, answer, Refusal(89, f"{bad} (UNKNOWN_COMPRESSION_METHOD)"))
+            await self._refuse(request, answer, Refusal(bad.code, f"{bad} ({bad.name})"))
         finally:
             self._requests -= 1
             if not self._requests:
@@ -221,7 +241,8 @@ class Interface:
             await answer.plain(501, f"{request.method} is not supported.\n")
         else:
             self._admit(request)
-            await self._query(request, answer)
+            async with self._named(request):
+                await self._query(request, answer)
 
     def _admit(self, request: _Request) -> None:
         """Check who asks.
@@ -255,10 +276,27 @@ class Interface:
                     497, "A page of another site may not use a server without password; set one. (ACCESS_DENIED)"
                 )
 
+    @asynccontextmanager
+    async def _named(self, request: _Request) -> AsyncIterator[None]:
+        """Give the request its query id: the client's, which no other may have meanwhile, or one of its own.
+
+        The engine gives ids of its own; by the log_comment it can be found under the client's (`by_client_id`).
+        """
+        request.query_id = request.parameters.get("query_id") or str(uuid.uuid4())
+        if request.query_id in self._queries:
+            raise Refusal(
+                216,
+                f"Query with id = {request.query_id} is already running. (QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)",
+            )
+        request.mark = f"hitstream {request.query_id} {secrets.token_hex(4)}"
+        self._queries.add(request.query_id)
+        try:
+            yield
+        finally:
+            self._queries.discard(request.query_id)
+
     async def _query(self, request: _Request, answer: _Answer) -> None:
         """Run the request's statement and give its result."""
-        request.query_id = request.parameters.get("query_id") or str(uuid.uuid4())
-        request.mark = f"hitstream {request.query_id} {secrets.token_hex(4)}"
         tables: list[tuple[str, str, str, bytes]] = []
         content_type = _content_type(request.headers.get("content-type", ""))
         if content_type.get_content_type() == "multipart/form-data":
@@ -289,7 +327,10 @@ class Interface:
     async def _body(self, request: _Request) -> AsyncGenerator[bytes, None]:
         """The body, decompressed, in pieces of about a megabyte."""
         codec = compression.decoder(request.headers.get("content-encoding", ""))
-        blocks: compression.Codec = compression.Blocks() if request.flag("decompress") else compression.Plain()
+        blocks: compression.Codec = compression.Plain()
+        if request.flag("decompress"):
+            trusting = request.flag("http_native_compression_disable_checksumming_on_decompress")
+            blocks = compression.Blocks(check=not trusting)
         plain = isinstance(codec, compression.Plain) and isinstance(blocks, compression.Plain)
         held = bytearray()
 
@@ -379,38 +420,52 @@ class Interface:
     async def _insert(
         self, request: _Request, answer: _Answer, statement: Statement, first: bytes, body: AsyncIterator[bytes]
     ) -> None:
-        """Stream rows into a table: acknowledged when they are in it.
+        """Put rows into a table: acknowledged when they are in it, and none are if their client leaves before the end.
 
         The engine's inserts know no input(): its rows go to a temporary table first, which then stands in its place.
         """
         _check(statement)
         parameters = _parameters(request)
         call = self._engine.call
+        path = self._engine.scratch / f"rows-{uuid.uuid4()}"
         async with self._handle(request, statement) as handle:
-            target, select, table = statement, b"", ""
-            if statement.input is not None:
-                structure, start, end = statement.input
-                table = f"input_{secrets.token_hex(8)}"
-                await call("", handle.make_table, table, structure)
-                target = Statement("insert", f"INSERT INTO {table}".encode(), statement.format)
-                select = statement.text[:start] + table.encode() + statement.text[end:]
-            insert = await call("", handle.insert, target, parameters)
             try:
-                if first:
-                    await call("", insert.append, first)
-                async for piece in body:
-                    await call("", insert.append, piece)
-                await call("", insert.finish, request.tally)
-            except BaseException:
-                await call("", insert.cancel)
-                raise
-            if select:
+                file = await call("", path.open, "wb")
                 try:
-                    await call("", list, handle.read(Statement("insert", select), "Null", parameters, request.tally))
+                    await call("", file.write, first)
+                    async for piece in body:
+                        await call("", file.write, piece)
                 finally:
-                    await call("", handle.drop_table, table)
+                    await call("", file.close)
+                if statement.input is None:
+                    await call("", handle.insert, statement, path, parameters, request.tally)
+                else:
+                    await self._insert_through(handle, statement, path, parameters, request.tally)
+            except OSError as error:
+                raise Refusal(
+                    243, f"Cannot keep the rows of an insert: {error.strerror}. (NOT_ENOUGH_SPACE)"
+                ) from error
+            finally:
+                await call("", path.unlink, missing_ok=True)
         await answer.result("", iter(()), compress=False)
         await answer.end()
+
+    async def _insert_through(
+        self, handle: Handle, statement: Statement, rows: Path, parameters: dict[str, str], tally: Tally
+    ) -> None:
+        """INSERT INTO … SELECT … FROM input('…'): by way of a temporary table."""
+        assert statement.input is not None
+        call = self._engine.call
+        structure, start, end = statement.input
+        table = f"input_{secrets.token_hex(8)}"
+        await call("", handle.make_table, table, structure)
+        try:
+            into = Statement("insert", f"INSERT INTO {table}".encode(), statement.format)
+            await call("", handle.insert, into, rows, {}, Tally())
+            select = Statement("insert", statement.text[:start] + table.encode() + statement.text[end:])
+            await call("", list, handle.read(select, "Null", parameters, tally))
+        finally:
+            await call("", handle.drop_table, table)
 
     async def _read(
         self,
@@ -421,19 +476,23 @@ class Interface:
     ) -> None:
         """Run a statement and send its result."""
         if request.flag("compress"):
-            raise Refusal(
-                48, "compress=1 is not supported by this server; use Accept-Encoding instead. (NOT_IMPLEMENTED)"
-            )
+            answer.frame(request.parameters.get("network_compression_method", "LZ4"))
         async with self._handle(request, statement) as handle:
             call = self._engine.call
             for table in tables:
                 await call("", handle.table, *table)
             output = request.asked("default_format", "x-clickhouse-format", "TabSeparated")
-            result = handle.read(statement, output, _parameters(request), request.tally)
+            if request.flag("send_progress_in_http_headers"):
+                await call("", handle.watch, request.progressed)
+            result = handle.read(by_client_id(statement, _CLIENT_ID), output, _parameters(request), request.tally)
+            newer = request.parameters.get("client_protocol_version", "")
+            pieces: Iterator[bytes] = result
+            if (statement.format or output) == "Native" and newer.isdecimal() and int(newer) >= native.REVISION:
+                pieces = _in_newer_layout(result)
             try:
                 await answer.result(
                     statement.format or output,
-                    result,
+                    pieces,
                     compress=request.flag("enable_http_compression", self._engine.compresses),
                     whole=request.flag("wait_end_of_query"),
                     finish=lambda: handle.settled(statement),
@@ -441,6 +500,8 @@ class Interface:
             finally:
                 if inspect.getgeneratorstate(result) != inspect.GEN_CLOSED:
                     await call("", result.close)
+                if handle.lasting and request.flag("send_progress_in_http_headers"):
+                    await call("", handle.watch, None)
         await answer.end()
 
     async def _until_gone(self, request: _Request, answer: _Answer, work: Coroutine[Any, Any, None]) -> None:
@@ -491,6 +552,7 @@ class _Answer:
         self._engine = engine
         self._tag = secrets.token_hex(8)
         self._codec: compression.Codec = compression.Plain()
+        self._method = ""
         self._headers: list[tuple[str, str]] = []
         self._output = ""
         self._spool: tempfile.SpooledTemporaryFile[bytes] | None = None
@@ -498,8 +560,23 @@ class _Answer:
         self._started = False
         self.ended = False
 
+    def frame(self, method: str) -> None:
+        """Put what follows, a refusal too, into ClickHouse's own blocks (`compress=1`).
+
+        Raises:
+            Refusal: there is no such method.
+        """
+        try:
+            compression.ToBlocks(method)
+        except BadBody as bad:
+            raise Refusal(bad.code, f"{bad} ({bad.name})") from bad
+        self._method = method
+
     async def plain(self, status: int, text: str, *headers: tuple[str, str]) -> None:
         body = text.encode()
+        if self._method:
+            blocks = compression.ToBlocks(self._method)
+            body = blocks.feed(body) + blocks.finish()
         await self._start(
             status, ("Content-Type", "text/plain; charset=UTF-8"), ("Content-Length", str(len(body))), *headers
         )
@@ -537,6 +614,8 @@ class _Answer:
         behind the last piece.
         """
         encoding, codec = compression.encoder(self._request.headers.get("accept-encoding", "") if compress else "")
+        if self._method:
+            codec = compression.Chain(compression.ToBlocks(self._method), codec)
         request = self._request
 
         def following() -> bytes | None:
@@ -597,11 +676,12 @@ class _Answer:
             "elapsed_ns": int(tally.elapsed * 1e9),
         }
         about = [
+            *(("X-ClickHouse-Progress", figures) for figures in self._request.progress),
             ("X-ClickHouse-Server-Display-Name", self._engine.name),
             ("X-ClickHouse-Query-Id", _line(self._request.query_id)),
             ("X-ClickHouse-Timezone", self._engine.timezone),
             ("X-ClickHouse-Exception-Tag", self._tag),
-            ("X-ClickHouse-Summary", json.dumps({k: str(v) for k, v in summary.items()}, separators=(",", ":"))),
+            ("X-ClickHouse-Summary", _figures(summary)),
         ]
         if output:
             about.append(("X-ClickHouse-Format", output))
@@ -620,6 +700,19 @@ class _Answer:
     async def _end(self, body: bytes) -> None:
         self.ended = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _figures(figures: dict[str, int]) -> str:
+    """Figures of a statement as ClickHouse's headers have them: JSON with every number as a text."""
+    return json.dumps({name: str(value) for name, value in figures.items()}, separators=(",", ":"))
+
+
+def _in_newer_layout(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """A result in Native for a client of a newer protocol; see `native`."""
+    try:
+        yield from native.blocks(pieces)
+    except native.Unknown as unknown:
+        raise Refusal(48, f"{unknown} by this server; ask for another format. (NOT_IMPLEMENTED)") from unknown
 
 
 def _check(statement: Statement) -> None:

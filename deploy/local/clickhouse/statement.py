@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -64,6 +64,7 @@ class Statement:
         text: the statement itself; of an insert with rows, up to where its format is named.
         format: the format it names (of the result, or of an insert's rows), or None.
         rows_at: where in the given bytes the rows of an insert begin; None where it brings none.
+        settings_at: where in `text` an insert's SETTINGS clause begins.
         input: the structure and place (from, to) in `text` of the table function input('…') that reads those rows.
         output_at: where in `text` an INTO OUTFILE clause can stand; None for anything but a select.
         several: more than one statement was given, which HTTP does not take.
@@ -75,6 +76,7 @@ class Statement:
     text: bytes
     format: str | None = None
     rows_at: int | None = None
+    settings_at: int | None = None
     input: tuple[str, int, int] | None = None
     output_at: int | None = None
     several: bool = False
@@ -95,6 +97,19 @@ def parse(query: bytes) -> Statement:
     return _statement(query, first.word)
 
 
+def by_client_id(statement: Statement, expression: bytes) -> Statement:
+    """A KILL statement that means the client's query ids: `query_id` in it becomes this expression. Others stay."""
+    tokens = list(_tokens(statement.text))
+    if not tokens or tokens[0].word != b"KILL":
+        return statement
+    text, end = b"", 0
+    for token in tokens:
+        if token.text in (b"query_id", b"`query_id`", b'"query_id"'):
+            text += statement.text[end : token.start] + expression
+            end = token.end
+    return replace(statement, text=text + statement.text[end:])
+
+
 def _tokens(query: bytes, start: int = 0) -> Iterator[Token]:
     for match in _TOKEN.finditer(query, start):
         kind = match.lastgroup if match.lastgroup != "tag" else "heredoc"
@@ -103,13 +118,15 @@ def _tokens(query: bytes, start: int = 0) -> Iterator[Token]:
 
 
 def _top_level(query: bytes) -> list[Token]:
-    """The tokens outside of all brackets."""
+    """The tokens outside of all brackets; of a bracket the closing one, which ends what stands before the next."""
     depth, tokens = 0, []
     for token in _tokens(query):
         if token.text in (b"(", b"[", b"{"):
             depth += 1
         elif token.text in (b")", b"]", b"}"):
             depth -= 1
+            if depth == 0:
+                tokens.append(token)
         elif depth == 0:
             tokens.append(token)
     return tokens
@@ -119,6 +136,7 @@ def _insert(query: bytes) -> Statement:
     """Split an insert into its statement and where its rows begin."""
     depth, named, infile, selects = 0, False, False, False
     function: tuple[str, int, int] | None = None
+    settings_at: int | None = None
     tokens = _tokens(query)
     next(tokens)
     for token in tokens:
@@ -137,7 +155,14 @@ def _insert(query: bytes) -> Statement:
         elif token.text == b"." and not selects:
             named = False
         elif token.word == b"VALUES" and not selects:
-            return Statement("insert", query[: token.start].rstrip(), "Values", token.end, file_clause=infile)
+            return Statement(
+                "insert",
+                query[: token.start].rstrip(),
+                "Values",
+                token.end,
+                settings_at=settings_at,
+                file_clause=infile,
+            )
         elif token.word == b"FORMAT":
             name = next(tokens, None)
             if name is None or name.kind != "word":
@@ -149,11 +174,14 @@ def _insert(query: bytes) -> Statement:
                 query[: token.start].rstrip(),
                 name.text.decode(),
                 _after_format(query, name.end),
+                settings_at=settings_at,
                 input=function,
                 file_clause=infile,
             )
         elif token.word == b"INFILE":
             infile = True
+        elif token.word == b"SETTINGS" and settings_at is None:
+            settings_at = token.start
         elif token.word in _QUERIES:
             selects = True
     return Statement("insert", query, file_clause=infile)

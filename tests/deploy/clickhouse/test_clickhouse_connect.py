@@ -113,6 +113,22 @@ def test_data_frames_and_arrow(client: Client, table: str) -> None:
     assert client.command(f"SELECT count() FROM {table}") == 3000
 
 
+def test_data_frames_and_arrow_are_streamed(client: Client, table: str) -> None:
+    client.insert(table, [[n, str(n)] for n in range(1000)])
+    asked = f"SELECT * FROM {table} ORDER BY a"
+    small = {"max_block_size": 100}
+    with client.query_df_stream(asked, settings=small) as frames:
+        assert sum(frame["a"].sum() for frame in frames) == 499_500
+    with client.query_arrow_stream(asked, settings=small) as batches:
+        assert sum(batch.num_rows for batch in batches) == 1000
+    with client.query_column_block_stream(asked, settings=small) as blocks:
+        assert sum(sum(block[0]) for block in blocks) == 499_500
+    with client.raw_stream(f"{asked} LIMIT 3", fmt="CSV") as stream:
+        assert b"".join(stream) == b'0,"0"\n1,"1"\n2,"2"\n'
+    client.raw_insert(table, ["a", "s"], (f"{n},x\n".encode() for n in range(1000, 3000)), fmt="CSV")
+    assert client.command(f"SELECT count() FROM {table}") == 3000
+
+
 def test_rows_are_streamed(client: Client) -> None:
     with client.query_row_block_stream("SELECT number FROM numbers(1000000)") as blocks:
         assert sum(row[0] for block in blocks for row in block) == 499_999_500_000
@@ -217,6 +233,20 @@ async def test_the_async_client(server: Server, table: str) -> None:
         assert [answer.first_row[0] for answer in answers] == [499_500 + n for n in range(20)]
         with pytest.raises(DatabaseError):
             await client.query("SELECT nothing")
+
+
+async def test_the_async_client_with_data_frames_and_arrow(server: Server, table: str) -> None:
+    async with await clickhouse_connect.get_async_client(host="127.0.0.1", port=server.port) as client:
+        await client.insert(table, [[n, str(n)] for n in range(1000)])
+        frame = await client.query_df(f"SELECT * FROM {table}")
+        arrow = await client.query_arrow(f"SELECT * FROM {table}")
+        await client.insert_df(table, frame)
+        await client.insert_arrow(table, arrow)
+        rows = 0
+        async with await client.query_row_block_stream(f"SELECT * FROM {table}") as blocks:
+            async for block in blocks:
+                rows += len(block)
+        assert rows == 3000
 
 
 def test_readers_beside_writers_see_whole_inserts_and_every_one(server: Server, table: str) -> None:

@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import lzma
 import socket
 import struct
 import threading
@@ -14,13 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import brotli
 import httpx
-import lz4.block
 import lz4.frame
 import pyarrow
 import pyarrow.parquet
 import pytest
 from backports import zstd
+
+from deploy.local.clickhouse.compression import ToBlocks
 
 from .conftest import Server, until
 
@@ -126,13 +129,8 @@ def test_an_insert_from_its_data_through_a_select(server: Server, table: str) ->
 def blocks(content: bytes) -> bytes:
     """ClickHouse's own framing of a body, LZ4 and then ZSTD."""
     half = len(content) // 2
-    out = b""
-    for method, part, packed in (
-        (0x82, content[:half], lz4.block.compress(content[:half], store_size=False)),
-        (0x90, content[half:], zstd.compress(content[half:])),
-    ):
-        out += bytes(16) + struct.pack("<BII", method, len(packed) + 9, len(part)) + packed
-    return out
+    first, second = ToBlocks("LZ4"), ToBlocks("ZSTD")
+    return first.feed(content[:half]) + first.finish() + second.feed(content[half:]) + second.finish()
 
 
 @pytest.mark.parametrize(
@@ -142,6 +140,8 @@ def blocks(content: bytes) -> bytes:
         ("deflate", zlib.compress),
         ("zstd", zstd.compress),
         ("lz4", lz4.frame.compress),
+        ("br", lambda body: brotli.compress(body, quality=1)),
+        ("xz", lzma.compress),
         ("", blocks),
     ],
 )
@@ -157,10 +157,21 @@ def test_compressed_rows_are_inserted(
 
 def test_a_body_that_is_not_what_it_says_is_refused(server: Server, table: str) -> None:
     parameters = {"query": f"INSERT INTO {table} FORMAT CSV"}
-    for encoding in ("gzip", "br"):
+    for encoding in ("gzip", "br", "snappy"):
         answer = httpx.post(server.url, params=parameters, content=b"1,x\n", headers={"Content-Encoding": encoding})
         assert answer.status_code >= 400
     assert server.sql(f"SELECT count() FROM {table}") == "0"
+
+
+def test_a_checksum_is_looked_at_unless_told_otherwise(server: Server, table: str) -> None:
+    parameters = {"query": f"INSERT INTO {table} FORMAT CSV", "decompress": "1"}
+    torn = bytes(16) + blocks(b"1,x\n2,y\n")[16:]
+    answer = httpx.post(server.url, params=parameters, content=torn)
+    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (500, "40")
+    assert server.sql(f"SELECT count() FROM {table}") == "0"
+    trusting = {"http_native_compression_disable_checksumming_on_decompress": "1"}
+    assert httpx.post(server.url, params=parameters | trusting, content=torn).status_code == 200
+    assert server.sql(f"SELECT count() FROM {table}") == "2"
 
 
 @pytest.mark.parametrize("whole", [0, 1])
@@ -171,6 +182,7 @@ def test_a_body_that_is_not_what_it_says_is_refused(server: Server, table: str) 
         ("deflate", zlib.decompress),
         ("zstd", zstd.decompress),
         ("lz4", lz4.frame.decompress),
+        ("br", brotli.decompress),
         ("", bytes),
     ],
 )
@@ -183,7 +195,7 @@ def test_results_are_compressed_as_asked(
         "query": "SELECT number FROM numbers(500000)",
     }
     with httpx.stream(
-        "POST", server.url, params=parameters, headers={"Accept-Encoding": f"br, {encoding}" if encoding else ""}
+        "POST", server.url, params=parameters, headers={"Accept-Encoding": f"snappy, {encoding}" if encoding else ""}
     ) as answer:
         assert answer.headers.get("Content-Encoding", "") == encoding
         body = b"".join(answer.iter_raw())
@@ -343,12 +355,63 @@ def test_a_query_ends_when_its_client_leaves(server: Server) -> None:
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_rows_inserts_nothing(server: Server, table: str) -> None:
+    def taken_in() -> bool:
+        return any((server.data_dir / "tmp").glob("rows-*"))
+
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         head = f"POST /?query=INSERT+INTO+{table}+FORMAT+CSV HTTP/1.1\r\nHost: localhost\r\n"
         client.sendall(head.encode() + b"Content-Length: 9999999\r\n\r\n" + b"1,x\n" * 800_000)
-        until(lambda: int(server.sql("SELECT count() FROM system.processes WHERE query_kind = 'Insert'")) == 1)
-    until(lambda: int(server.sql("SELECT count() FROM system.processes WHERE query_kind = 'Insert'")) == 0)
+        until(taken_in)
+    until(lambda: not taken_in())
     assert server.sql(f"SELECT count() FROM {table}") == "0"
+
+
+REFUSED_BEHIND_THE_PARSER = [
+    ("a constraint", "(a UInt64, CONSTRAINT small CHECK a < 2) ENGINE = MergeTree ORDER BY a", "", 469),
+    ("an expression", "(a UInt64, b UInt8 MATERIALIZED throwIf(a = 2)) ENGINE = MergeTree ORDER BY a", "", 395),
+    (
+        "too many parts",
+        "(a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS parts_to_throw_insert = 1, parts_to_delay_insert = 1",
+        "SYSTEM STOP MERGES full",
+        252,
+    ),
+    ("too many partitions", "(a UInt64) ENGINE = MergeTree PARTITION BY a ORDER BY a", "", 252),
+]
+
+
+@pytest.mark.parametrize(
+    ("definition", "before", "code"),
+    [case[1:] for case in REFUSED_BEHIND_THE_PARSER],
+    ids=[case[0] for case in REFUSED_BEHIND_THE_PARSER],
+)
+def test_rows_that_are_refused_while_they_are_written_are_never_acknowledged(
+    server: Server, definition: str, before: str, code: int
+) -> None:
+    server.sql(f"CREATE OR REPLACE TABLE full {definition}")
+    if before:
+        server.sql(before)
+        server.sql("INSERT INTO full VALUES (0)")
+    there = server.sql("SELECT count() FROM full")
+    rows = "1\n2\n" + "".join(f"{n}\n" for n in range(3, 150))
+    answer = post(server, rows, query="INSERT INTO full (a) FORMAT CSV")
+    assert answer.headers.get("X-ClickHouse-Exception-Code") == str(code), answer.text
+    assert "rows-" not in answer.text
+    assert server.sql("SELECT count() FROM full") == there
+    server.sql("DROP TABLE full")
+
+
+def test_an_insert_has_settings_of_its_own(server: Server, table: str) -> None:
+    statement = f"INSERT INTO {table} (a, s) SETTINGS input_format_csv_trim_whitespaces = 0 FORMAT CSV\n1, x"
+    assert post(server, statement).status_code == 200
+    assert server.sql(f"SELECT a, s FROM {table}") == "1\t x"
+
+
+def test_the_row_that_cannot_be_read_is_named_and_the_file_it_came_by_is_not(server: Server, table: str) -> None:
+    answer = post(server, f"INSERT INTO {table} FORMAT CSV\n1,x\nno,y\n")
+    assert answer.status_code == 400
+    assert answer.text.startswith("Code: 27. DB::Exception: ")
+    assert answer.text.count("DB::Exception") == 1
+    assert "rows-" not in answer.text
 
 
 def test_a_large_result_is_streamed_in_bounded_memory(server: Server) -> None:

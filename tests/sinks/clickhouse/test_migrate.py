@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
 
 import pytest
+import structlog
 from clickhouse_connect.driver.client import Client
 
 from sinks.clickhouse import migrate as module
@@ -30,6 +34,19 @@ def tables(client: Client) -> set[str]:
 
 def test_numbers_are_consecutive_from_1() -> None:
     assert [migration.number for migration in migrations()] == list(range(1, len(NAMES) + 1))
+
+
+# Databases have these: what one of them should have said differently, a new one says.
+FIXED = {
+    "0001_records": "42f18d8dcee5dab7",
+    "0002_rec_stocks": "800164779ab12508",
+}
+
+
+def test_a_migration_that_databases_have_is_never_changed() -> None:
+    folder = files("sinks.clickhouse").joinpath("migrations")
+    found = {name: hashlib.sha256(folder.joinpath(f"{name}.sql").read_bytes()).hexdigest()[:16] for name in FIXED}
+    assert found == FIXED
 
 
 def test_statements_end_with_a_semicolon_at_the_end_of_a_line() -> None:
@@ -76,12 +93,57 @@ def test_a_table_is_partitioned_and_sorted_by_the_identity_alone(settings: Click
         )
 
 
-def test_a_migration_that_was_cut_off_is_run_again(client: Client) -> None:
-    first = migrations()[0]
-    for statement in first.statements[:3]:
-        client.command(statement)
-    assert apply(client, migrations()) == NAMES
+class Cut(Exception):
+    """The migrator is gone."""
+
+
+class CutOff:
+    """A client whose program ends before its n-th statement of a migration."""
+
+    def __init__(self, client: Client, allowed: int) -> None:
+        self._client = client
+        self._allowed = allowed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def command(self, statement: str) -> Any:
+        if statement in {one for migration in migrations() for one in migration.statements}:
+            self._allowed -= 1
+            if self._allowed < 0:
+                raise Cut
+        return self._client.command(statement)
+
+
+def test_a_migration_that_was_cut_off_anywhere_is_run_again(client: Client) -> None:
+    """By a migrator that is cut off one statement later each time; the last one has nothing left to do."""
+    allowed = 0
+    while allowed < sum(len(one.statements) for one in migrations() if one.name in pending(client, migrations())):
+        with pytest.raises(Cut):
+            apply(CutOff(client, allowed), migrations())  # type: ignore[arg-type]
+        allowed += 1
+        if allowed == 3:
+            client.command("INSERT INTO condition_events (date, id) VALUES ('2026-11-23', 'x')")
+    assert allowed > len(migrations()[0].statements)
+    apply(client, migrations())
+    assert pending(client, migrations()) == []
     assert set(COLUMNS) <= tables(client)
+    assert client.command("SELECT count() FROM condition_events") == 1, "what was there stays"
+
+
+@pytest.mark.parametrize("version", range(1, len(NAMES)))
+def test_every_earlier_schema_is_brought_up_with_its_data(client: Client, version: int) -> None:
+    assert apply(client, migrations()[:version]) == NAMES[:version]
+    before = {}
+    for table in sorted(tables(client) & set(COLUMNS)):
+        columns = [row[0] for row in client.query(f"DESCRIBE TABLE {table}").result_rows]
+        client.command(f"INSERT INTO {table} SELECT * FROM generateRandom() LIMIT 5")
+        asked = f"SELECT {', '.join(f'`{name}`' for name in columns)} FROM {table} ORDER BY ALL FORMAT TSV"
+        before[asked] = client.raw_query(asked)
+        assert before[asked].count(b"\n") == 5
+    assert before
+    assert apply(client, migrations()) == NAMES[version:]
+    assert {asked: client.raw_query(asked) for asked in before} == before
 
 
 def test_every_statement_may_run_twice(client: Client) -> None:
@@ -105,6 +167,13 @@ def test_a_newer_schema_is_left_alone(settings: ClickHouseSettings, client: Clie
     client.command("INSERT INTO schema_migrations (number, name) VALUES (4711, '4711_from_the_future')")
     with pytest.raises(MigrationFailed, match=r"4711_from_the_future by a newer Hitstream.*upgrade"):
         migrate(settings, check=check)
+
+
+def test_a_migration_of_another_program_is_not_taken_for_ours(settings: ClickHouseSettings, client: Client) -> None:
+    migrate(settings)
+    client.command("INSERT INTO schema_migrations (number, name) VALUES (2, '0002_something_else')")
+    with pytest.raises(MigrationFailed, match=r"0002_something_else where this Hitstream has 0002_rec_stocks.*another"):
+        migrate(settings)
 
 
 def test_migrators_at_once_do_the_work_once(settings: ClickHouseSettings) -> None:
@@ -137,5 +206,6 @@ def test_a_lock_that_is_held_is_respected(
 ) -> None:
     monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.5)
     client.command(f"CREATE TABLE {LOCK} (held UInt8) ENGINE = Memory COMMENT '4000000000 another host'")
-    with pytest.raises(MigrationFailed, match="another host"):
+    with structlog.testing.capture_logs() as logged, pytest.raises(MigrationFailed, match="another host"):
         migrate(settings)
+    assert [(entry["event"], entry["owner"]) for entry in logged] == [("waiting for another migrator", "another host")]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from clickhouse_connect.driver.client import Client
 
 from sinks import consumer as loop
 from sinks.clickhouse import writer
-from sinks.clickhouse.connection import ClickHouseUnavailable, connect
+from sinks.clickhouse.connection import ClickHouseUnavailable, connect, parse_dsn
 from sinks.clickhouse.migrate import migrate
 from sinks.settings import ClickHouseSettings
 from streams.events import (
@@ -46,6 +46,8 @@ from streams.events import (
     transition_id,
 )
 from streams.topics import CONDITION_EVENTS, DEAD_LETTERS, RECOMMENDATIONS, STOCKS, TRANSITIONS, Topic
+
+from .front import Front
 
 pytestmark = pytest.mark.kafka
 
@@ -509,3 +511,117 @@ async def test_no_clickhouse_at_the_start_is_one_sentence(log: Log) -> None:
         async with writing(settings, log.bootstrap):
             await asyncio.Event().wait()
     assert raised.group_contains(ClickHouseUnavailable, match=r"127\.0\.0\.1:1/x can't be reached")
+
+
+@pytest.fixture
+def front(settings: ClickHouseSettings) -> Iterator[Front]:
+    """A front before the shared ClickHouse, which may spoil inserts."""
+    front = Front(parse_dsn(settings.dsn).port)
+    yield front
+    front.close()
+
+
+def through(front: Front, settings: ClickHouseSettings, **changes: object) -> ClickHouseSettings:
+    """The same database by way of the front."""
+    database = parse_dsn(settings.dsn).database
+    return settings.model_copy(update={"dsn": f"clickhouse://127.0.0.1:{front.port}/{database}", **changes})
+
+
+OUTAGES = [(252, "TOO_MANY_PARTS"), (243, "NOT_ENOUGH_SPACE"), (242, "TABLE_IS_READ_ONLY"), (159, "TIMEOUT_EXCEEDED")]
+"""What no engine on a test's machine can be brought to say; `test_apply` has the codes one by one."""
+
+
+async def test_a_server_that_takes_nothing_is_waited_out_in_its_own_words(
+    settings: ClickHouseSettings, tables: Client, log: Log, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One outage after another: the batch in hand is tried again, nothing more is fetched, nothing is dropped."""
+    monkeypatch.setattr(loop, "_LONGEST_DELAY", 0.05)
+    published = 0
+    async with writing(through(front, settings), log.bootstrap) as said:
+        await until(lambda: said and said[-1] is None)
+        for code, name in OUTAGES:
+            front.refuse(code, name)
+            await log.publish(*hits(range(published, published + 10)))
+            await until(lambda name=name: name in str(said[-1]))
+            begun = len(front.inserts)
+            await log.publish(*hits(range(published + 10, published + 20)))
+            await until(lambda begun=begun: len(front.inserts) >= begun + 3)
+            assert len({body for _, body in front.inserts[begun:]}) == 1, "what comes meanwhile waits in Kafka"
+            published += 20
+            front.open()
+            await until(lambda published=published: len(ids(tables)) == published)
+            await until(lambda: said[-1] is None)
+    assert ids(tables) == sorted(hit(number).id for number in range(published))
+    assert tables.command("SELECT count() FROM condition_events") == published, "nothing was stored in part"
+
+
+async def test_a_server_that_hangs_or_whose_answer_is_lost_costs_nothing_and_shows_nothing_twice(
+    settings: ClickHouseSettings, tables: Client, log: Log, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(writer, "REQUEST_SECONDS", 0.5)
+    async with writing(through(front, settings), log.bootstrap) as said:
+        await until(lambda: said and said[-1] is None)
+        front.hold()
+        await log.publish(*hits(range(20)))
+        await until(lambda: said[-1] is not None and len(front.inserts) >= 2)
+        front.open()
+        await until(lambda: len(ids(tables)) == 20 and said[-1] is None)
+        front.lose()
+        await log.publish(*hits(range(20, 40)))
+        await until(lambda: said[-1] is not None)
+        await until(lambda: int(tables.command("SELECT count() FROM condition_events")) > 40)
+        front.open()
+        await until(lambda: said[-1] is None)
+    assert ids(tables) == sorted(hit(number).id for number in range(40))
+
+
+async def test_a_takeover_in_the_middle_of_an_insert_shows_nothing_twice(
+    settings: ClickHouseSettings, tables: Client, log: Log, front: Front
+) -> None:
+    """One writer's insert is on its way when another takes its partitions over and inserts the same."""
+    tables.command("SYSTEM STOP MERGES condition_events")  # copies stay, for us to know that there were some
+    async with writing(through(front, settings, batch_rows=40), log.bootstrap) as first:
+        await until(lambda: first and first[-1] is None)
+        front.hold()
+        await log.publish(*hits(range(200)))
+        await until(lambda: front.inserts)
+        async with writing(settings.model_copy(update={"batch_rows": 40}), log.bootstrap) as second:
+            await until(lambda: second and second[-1] is None)
+            await until(lambda: len(ids(tables)) > 0)
+            front.open()
+            await until(lambda: len(ids(tables)) == 200)
+            await until(lambda: int(tables.command("SELECT count() FROM condition_events")) > 200)
+    assert ids(tables) == sorted(hit(number).id for number in range(200))
+
+
+async def test_an_insert_says_what_acknowledged_and_deduplicated_mean(
+    settings: ClickHouseSettings, tables: Client, log: Log, front: Front
+) -> None:
+    """No default of a server's, which differ between versions, decides either."""
+    async with writing(through(front, settings), log.bootstrap):
+        await log.publish(*hits(range(3)))
+        await until(lambda: len(ids(tables)) == 3)
+    for parameters, _ in front.inserts:
+        assert {
+            name: parameters.get(name) for name in ("async_insert", "insert_deduplicate", "deduplicate_insert")
+        } == {
+            "async_insert": "0",
+            "insert_deduplicate": "0",
+            "deduplicate_insert": "disable",
+        }
+        assert parameters["distributed_foreground_insert"] == "1"
+
+
+async def test_a_row_that_the_server_refuses_goes_to_dead_letters_and_the_rest_of_its_batch_is_stored(
+    settings: ClickHouseSettings, tables: Client, log: Log
+) -> None:
+    tables.command("ALTER TABLE condition_events ADD CONSTRAINT known CHECK code != '000007'")
+    await log.publish(*hits(range(60)))
+    async with writing(settings, log.bootstrap) as said:
+        await until(lambda: len(ids(tables)) == 59)
+        [letter] = await log.dead_letters(1)
+        await until(lambda: said[-1] is None)
+    assert letter.value == encode(hit(7))
+    assert "VIOLATED_CONSTRAINT" in letter.reason
+    assert hit(7).id not in ids(tables)
