@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WEB := sinks/live/web
+# Processes that share the tests: most of them wait for a server. JOBS=0 runs them one after another.
+JOBS ?= 3
 CONSUMERS := tests/consumers
 NODE_CLIENT := tests/deploy/clickhouse/node
 
@@ -51,7 +53,7 @@ up: setup
 test: setup $(CONSUMERS)/node_modules/.installed $(NODE_CLIENT)/node_modules/.installed
 	@sh tests/browser.sh
 	@cd $(WEB) && npm test --silent
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check .
