@@ -188,11 +188,13 @@ def test_migrators_at_once_do_the_work_once(settings: ClickHouseSettings) -> Non
             failed.append(error)
 
     threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with structlog.testing.capture_logs() as logged:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert failed == []
+    assert [entry["migration"] for entry in logged if entry["event"] == "migration applied"] == NAMES
     assert sorted(done) == [[], [], [], NAMES]
 
 
