@@ -42,6 +42,7 @@ def run(
 ) -> Run:
     """Runs a command in an empty folder, against the local server's database `default` unless told otherwise."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.logs, "configure", lambda *_, **__: None)  # logging is the whole test run's
 
     def run(*arguments: str, stdin: str = "", database: str = "default") -> Done:
         monkeypatch.setenv("HITSTREAM_CLICKHOUSE__DSN", f"clickhouse://127.0.0.1:{server.port}/{database}")
