@@ -251,7 +251,9 @@ class Conditions:
     def _event(self, entry: Entry) -> ConditionEvent:
         at = happened_at(entry.time, entry.received_at)
         subscription = self._subscriptions[entry.condition]
-        subscription.new_spoke = subscription.new_alive = entry.received_at
+        if subscription.state == "live":
+            # Before the snapshot it only shows that there is a registration, not that nothing came before it.
+            subscription.new_spoke = subscription.new_alive = entry.received_at
         subscription.events += 1
         if subscription.members is not None:
             (subscription.members.add if entry.action == "hit" else subscription.members.discard)(entry.code)

@@ -159,6 +159,19 @@ def test_a_gap_reaches_back_over_every_attempt_between() -> None:
     assert (gap.from_, gap.to, gap.cause) == (T0, after(20), "closed by Kiwoom (1006)")
 
 
+def test_an_entry_before_the_snapshot_does_not_shorten_the_gap() -> None:
+    """It shows that there is a registration, not that nothing came before: what was lost before the request is lost."""
+    conditions = went_live()
+    conditions.apply(to("disconnected", "closed by Kiwoom (1006)"), after(5))
+    conditions.connecting("c2", after(6))
+    conditions.apply(to("requested"), after(8))
+    conditions.apply(entry(received_at=after(9)), after(9))
+    conditions.told()
+    gap, _ = conditions.apply(snapshot(at=after(13)), after(13))
+    assert isinstance(gap, Gap)
+    assert (gap.from_, gap.to, gap.cause) == (T0, after(13), "closed by Kiwoom (1006)")
+
+
 def test_a_restart_tells_the_gap_since_the_process_before() -> None:
     gap, _ = started({"돌파": after(-300)}).apply(snapshot(), T0)
     assert isinstance(gap, Gap)
