@@ -41,6 +41,7 @@ from .kiwoom.session import (
     Action,
     Audited,
     Changed,
+    Doubted,
     Entry,
     Pinged,
     SessionChanged,
@@ -67,11 +68,15 @@ class _Subscription:
     state: State
     cause: str
     since: datetime
-    # Last entry or snapshot, and last proof of life of any kind; each as it is once it is `told`, and before.
+    # Last entry or snapshot, last snapshot or agreeing audit, and last proof of life of any kind; each as it is once it
+    # is `told`, and before.
     spoke: datetime | None = None
+    sound: datetime | None = None
     alive: datetime | None = None
     new_spoke: datetime | None = None
+    new_sound: datetime | None = None
     new_alive: datetime | None = None
+    doubted: bool = False
     lost_by: str = ""
     members: set[str] | None = None
     events: int = 0
@@ -149,6 +154,10 @@ class Conditions:
                 return self._session_changed(state, cause, at)
             case Audited():
                 return self._audited(action, at)
+            case Doubted(condition=condition):
+                self._subscriptions[condition].doubted = True
+                self._take_back(self._subscriptions[condition])
+                return []
             case Pinged():
                 self._last_ping = at
                 return []
@@ -164,6 +173,7 @@ class Conditions:
         """Everything that the last actions made has been handed on: the proofs of life in it count."""
         for subscription in self._subscriptions.values():
             subscription.spoke = subscription.new_spoke or subscription.spoke
+            subscription.sound = subscription.new_sound or subscription.sound
             subscription.alive = subscription.new_alive or subscription.alive
         self._forget_untold()
 
@@ -180,7 +190,7 @@ class Conditions:
 
     def _forget_untold(self) -> None:
         for subscription in self._subscriptions.values():
-            subscription.new_spoke = subscription.new_alive = None
+            subscription.new_spoke = subscription.new_sound = subscription.new_alive = None
 
     def disconnected(self, cause: str, at: datetime, state: SessionState = "disconnected") -> list[Record]:
         """There is no connection, and why; `cause` may say when the next try is."""
@@ -251,7 +261,11 @@ class Conditions:
     def _event(self, entry: Entry) -> ConditionEvent:
         at = happened_at(entry.time, entry.received_at)
         subscription = self._subscriptions[entry.condition]
-        subscription.new_spoke = subscription.new_alive = entry.received_at
+        if subscription.state == "live":
+            # Before the snapshot it only shows that there is a registration, not that nothing came before it.
+            subscription.new_spoke = entry.received_at
+            if not subscription.doubted:
+                subscription.new_alive = entry.received_at
         subscription.events += 1
         if subscription.members is not None:
             (subscription.members.add if entry.action == "hit" else subscription.members.discard)(entry.code)
@@ -290,7 +304,7 @@ class Conditions:
     def _snapshot(self, snapshot: Snapshot) -> list[Record]:
         subscription = self._subscriptions[snapshot.condition]
         records: list[Record] = []
-        alive = subscription.alive
+        alive = subscription.new_alive or subscription.alive
         if subscription.state != "live" and alive is not None:
             for start, end in self._spans(alive, snapshot.received_at) if alive < snapshot.received_at else ():
                 records.append(
@@ -307,6 +321,7 @@ class Conditions:
                     )
                 )
         subscription.new_spoke = subscription.new_alive = snapshot.ended_at or snapshot.received_at
+        subscription.new_sound, subscription.doubted = subscription.new_alive, False
         subscription.members = set(snapshot.codes)
         subscription.lost_by = "the condition was requested anew"
         second = snapshot.requested_at.replace(microsecond=0)
@@ -327,19 +342,27 @@ class Conditions:
         return records
 
     def _audited(self, audit: Audited, at: datetime) -> list[Record]:
-        """An audit that agrees is a proof of life. One that proves death takes back what audits before it proved:
-        they only saw that nothing had been missed *for good*."""
+        """An audit that agrees is a proof of life. One that proves that something was not heard takes back what counted
+        as proof since the condition was last sound, and – of one that has said nothing since – what audits proved: they
+        only saw that nothing had been missed *for good*."""
         subscription = self._subscriptions[audit.condition]
         subscription.audits += 1
         when = f"{at.astimezone(KST):%H:%M:%S}"
         subscription.audit = f"audit at {when}: {audit.outcome}" + (f" ({audit.cause})" if audit.cause else "")
+        subscription.doubted = False
         if audit.outcome == "agrees":
-            subscription.new_alive = audit.asked_at
-        elif audit.outcome == "dead":
-            subscription.new_alive = None
-            subscription.alive = subscription.spoke or subscription.alive
+            subscription.new_sound = audit.asked_at
+            subscription.new_alive = max(audit.asked_at, subscription.new_alive or audit.asked_at)
+        elif audit.outcome in ("dead", "missed"):
+            self._take_back(subscription)
             return []
         return [self._status(audit.condition, at)]
+
+    def _take_back(self, subscription: _Subscription) -> None:
+        """What was heard may not have been all that there was to hear."""
+        subscription.new_alive = None
+        proofs = [proof for proof in (subscription.spoke, subscription.sound) if proof is not None]
+        subscription.alive = min(proofs, default=subscription.alive)
 
     # -- states
 

@@ -35,5 +35,5 @@ QUIET: Final = Gauge(
     "Seconds for which a live condition has said nothing, which is normal; NaN while it is not live.",
     ["condition"],
 )
-AUDITS: Final = Counter("hitstream_producer_audits", "Audits of quiet conditions.", ["condition", "outcome"])
+AUDITS: Final = Counter("hitstream_producer_audits", "Audits of live conditions.", ["condition", "outcome"])
 GAPS: Final = Counter("hitstream_producer_gaps", "Gaps that were told.", ["condition"])

@@ -27,7 +27,7 @@ class KiwoomSettings(BaseModel):
     logout_at: str = Field("15:40", pattern=_TIME, description="KST at which the session rests.")
     days: list[str] = Field([], description="Days unlike the calendar: '2026-06-03 closed', '2026-11-19 10:00-16:30'.")
     audit_after: float = Field(
-        300.0, gt=0, description="Seconds after which a quiet condition is compared with a one-shot search."
+        300.0, gt=0, description="Seconds between two audits of a condition: a one-shot search is compared with it."
     )
     state_dir: str = Field(
         "", description="Folder of locks and tokens, shared by all processes of this user; empty: the usual place."

@@ -14,17 +14,20 @@ A request that is not answered may have been heard (Kiwoom then answers the next
 always CNSRCLR, pause, CNSRREQ. Entries that arrive between a request and its reply are held until the reply, so that
 the snapshot stands before them; a request that fails lets them go.
 
-A live condition that says nothing is *quiet*, which is normal. After `Timing.audit_after` it is **audited**: a one-shot
-search is compared with its members. Agreement is a proof of life; a difference that a second look still finds proves
-the registration dead, and it is made anew. A search that stays unanswered proves nothing about the condition; it only
-has the list asked for, whose silence ends the connection.
+A live condition that says nothing is *quiet*, which is normal. Each is **audited** every `Timing.audit_after`, quiet
+or not: a one-shot search is compared with its members (`audit`). Agreement is a proof of life; a difference that a
+second look still finds proves that the registration is dead or has missed something, and it is made anew. So does an
+entry that contradicts the one before. A search that stays unanswered proves nothing about the condition; it only has
+the list asked for, whose silence ends the connection. Where searches are not answered at all, a quiet condition is
+requested anew instead, and its fresh snapshot is what is compared.
 """
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
@@ -33,12 +36,14 @@ import msgspec
 
 from streams.events import Exchange
 
-from . import frames
+from . import audit, frames
+from .audit import Audit, Difference
 from .errors import STALE_TOKEN, embedded_code, masked
 
 State = Literal[
     "disconnected", "listing", "requested", "live", "refused", "unanswered", "missing", "displaced", "resting"
 ]
+Outcome = Literal["agrees", "dead", "missed", "refuted", "unsettled", "silent", "refused"]
 SessionState = Literal["disconnected", "connecting", "login", "listing", "live", "displaced", "refused", "resting"]
 
 MAX_CONDITIONS: Final = 10  # Kiwoom's policy per login; what it does with the 11th is unknown.
@@ -47,10 +52,11 @@ _REGISTERED: Final = 900003
 _UNKNOWN_SEQ: Final = 900004
 _TOO_MANY: Final = 105110
 
-_MOST_LOOKS: Final = 4  # of one audit; beyond it, what a search shows keeps changing and proves nothing.
+_BARREN: Final = 2  # Searches in a row that came to nothing, after which one a minute is enough.
+_SETTLING: Final = 2.0  # Seconds after a snapshot in which an entry may still be of before it.
 _MOST_PAGES: Final = 100  # of one search.
 _CLOCK_GROUP: Final = "90"  # REG group of the market clock; quotes have others.
-_ASIDE_WITHIN: Final = 30.0  # Seconds in which a reply may still be to somebody else's request.
+_LATEST: Final = 30.0  # Seconds after which a reply that was not waited for comes no more.
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -70,8 +76,8 @@ class Wanted(msgspec.Struct, frozen=True):
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Every wait of a session, in real seconds.
 
-    `audit_after` is how long a live condition may be quiet in trading hours before it is audited, `audit_again` the
-    time between two looks of an audit, `list_again` how often the list of conditions is looked at for changes.
+    `audit_after` is the time between two audits of a live condition in trading hours, `audit_again` that between two
+    looks of one audit, `list_again` how often the list of conditions is looked at for changes.
     """
 
     login_pause: float = 1.5
@@ -160,17 +166,24 @@ class SessionChanged(Action, frozen=True, kw_only=True):
 
 
 class Audited(Action, frozen=True, kw_only=True):
-    """What an audit of a quiet condition came to.
+    """What an audit of a condition came to.
 
-    `agrees`: members and search are the same, as of `asked_at`. `dead`: the registration is gone; it is made anew.
-    `refuted`: it was not gone after all, search and registration differ for good in these stocks. `unsettled`: every
-    look found another difference. `silent`: the search was not answered, `refused`: it was refused; both prove nothing.
+    `agrees`: members and search are the same, as of `asked_at`. `dead`: the registration is gone, `missed`: it speaks,
+    but something was not heard; either is made anew. `refuted`: it was not gone after all, search and registration
+    differ for good in these stocks. `unsettled`: every look found another difference. `silent`: the search was not
+    answered, `refused`: it was refused; both prove nothing.
     """
 
     condition: str
-    outcome: Literal["agrees", "dead", "refuted", "unsettled", "silent", "refused"]
+    outcome: Outcome
     cause: str = ""
     asked_at: datetime
+
+
+class Doubted(Action, frozen=True, kw_only=True):
+    """A look has found a difference: until `Audited` tells what it is, nothing that the condition says is a proof."""
+
+    condition: str
 
 
 class Listed(Action, frozen=True, kw_only=True):
@@ -229,10 +242,6 @@ class Over(Action, frozen=True, kw_only=True):
 _Step = Literal["list", "queued", "reply", "clearing", "probe", "rest"]
 
 
-# Stocks (code, whether the search has them) in which a search and the members of a condition differ.
-_Difference = frozenset[tuple[str, bool]]
-
-
 @dataclass(slots=True)
 class _Subscription:
     name: str
@@ -247,20 +256,23 @@ class _Subscription:
     reply_by: float | None = None
     again_at: float | None = None
     # CNSRREQs sent and not answered; while there is one, `since_request` remembers what was published since the last.
+    # Once another has been answered, they are forgotten after a while: no search is sent before.
     outstanding: int = 0
+    forget_at: float | None = None
     since_request: dict[str, str] = field(default_factory=dict)
     registered: bool = False
     cleared_at: datetime | None = None
     held: list[Entry] = field(default_factory=list)
-    # What the audit compares: who is in it, when it last said something, and when the next look is due.
-    members: set[str] = field(default_factory=set)
-    spoke: Moment | None = None
-    audit_at: float | None = None
-    looks: int = 0
-    difference: _Difference = frozenset()
-    suspected: _Difference = frozenset()
-    refuted: _Difference = frozenset()
     absent: bool = False
+    # What is compared in an audit, when the condition last said something, when it was last known to have missed
+    # nothing that lasts, and when the next look is due.
+    audit: Audit = field(default_factory=Audit)
+    spoke: Moment | None = None
+    sound: Moment | None = None
+    settled_at: float = 0.0
+    audit_at: float | None = None
+    # Requested anew because searches come to nothing: the snapshot is the look.
+    comparing: bool = False
 
 
 @dataclass(slots=True)
@@ -333,6 +345,11 @@ class Session:
         self._searches: dict[str, _Search] = {}
         # Searches that were given up, by seq: an answer may still come, and must not be taken for a snapshot.
         self._strays: dict[str, int] = {}
+        # Searches in a row that came to nothing, and until when, if they are too many, none is sent; whether requests
+        # that were made in their stead have been answered as they should.
+        self._barren = 0
+        self._barren_until = 0.0
+        self._comparable = True
         self._answered = False
         self._leaving_as: tuple[State, str] = ("disconnected", "stopped")
         self.proved = False
@@ -422,7 +439,7 @@ class Session:
             return None
         waits = [self._login_by, self._list_by, self._ping_by, self._list_again_at, self._leaving_by]
         for subscription in self._subscriptions.values():
-            waits += (subscription.reply_by, subscription.again_at, subscription.audit_at)
+            waits += (subscription.reply_by, subscription.again_at, subscription.audit_at, subscription.forget_at)
         waits += (search.reply_by for search in self._searches.values())
         if self._sending and (sendable := [item.not_before for item in self._queue if not self._blocked(item)]):
             waits.append(max(self._next_send, min(sendable)))
@@ -636,6 +653,8 @@ class Session:
                 codes[code] = None
             else:
                 codes.pop(code, None)
+        if subscription.comparing and subscription.step == "reply":
+            self._compared(subscription, codes, now)
         self._actions.append(
             Snapshot(
                 condition=subscription.name,
@@ -647,8 +666,11 @@ class Session:
                 ended_at=None if subscription.registered else subscription.cleared_at,
             )
         )
-        subscription.members = set(codes)
+        if wrong := subscription.audit.snapshot(codes):
+            cause = f"the search and the registration differ for good: {audit.told(wrong)}"
+            self._audited(subscription, "refuted", cause, now)
         self._release(subscription)
+        subscription.forget_at = now.t + _LATEST if subscription.outstanding else None
         if not subscription.outstanding:
             subscription.since_request.clear()
         if subscription.step in ("clearing", "queued") and not subscription.registered:
@@ -657,12 +679,14 @@ class Session:
         self._settle(subscription, "live", "")
         subscription.registered = True
         subscription.silent = subscription.refusals = 0
-        self._check_suspicion(subscription, now)
-        self._spoken(subscription, now)
+        subscription.spoke = subscription.sound = now
+        subscription.settled_at = now.t + _SETTLING
+        subscription.audit_at = now.t + self._timing.audit_after
         self._judge_answers()
 
     def _refusal(self, subscription: _Subscription, reply: frames.ConditionReply, now: Moment) -> None:
         self._release(subscription)
+        self._uncompared(subscription)
         subscription.reply_by = None
         subscription.silent = 0
         subscription.refusals += 1
@@ -689,6 +713,7 @@ class Session:
     def _silence(self, subscription: _Subscription, cause: str, now: Moment) -> None:
         """A CNSRREQ was not answered in time – which does not say that it was not heard."""
         self._release(subscription)
+        self._uncompared(subscription)
         subscription.reply_by = None
         subscription.silent += 1
         tries = self._timing.tries
@@ -749,17 +774,22 @@ class Session:
                 if subscription.step == "reply":
                     subscription.held.append(said)
                 else:
-                    self._say(subscription, said)
+                    self._say(subscription, said, now)
                 if subscription.state == "live":
-                    self._spoken(subscription, now)
+                    subscription.spoke = now
             case frames.ClockEntry(state=state):
                 self._actions.append(MarketClock(state=state, at=now.at))
             case _:
                 self._ignore("other-type")
 
-    def _say(self, subscription: _Subscription, entry: Entry) -> None:
+    def _say(self, subscription: _Subscription, entry: Entry, now: Moment | None = None) -> None:
+        contradicts = subscription.audit.said(entry.code, entry.action, entry.time)
+        if contradicts and now is not None and self._contradicted(subscription, now):
+            cause = f"missed: a{'nother hit' if entry.action == 'hit' else 'n exit'} of {entry.code}, which "
+            cause += "had not left" if entry.action == "hit" else "was not in"
+            subscription.audit.contradicted = True
+            self._condemn(subscription, "missed", cause, now)
         self._actions.append(entry)
-        (subscription.members.add if entry.action == "hit" else subscription.members.discard)(entry.code)
         if subscription.outstanding:
             subscription.since_request[entry.code] = entry.action
 
@@ -770,22 +800,37 @@ class Session:
 
     # -- audits
 
-    def _spoken(self, subscription: _Subscription, now: Moment) -> None:
-        """The condition has shown by itself that it lives: whatever an audit suspects is settled."""
-        subscription.spoke = now
-        self._next_audit(subscription, now.t + self._timing.audit_after)
+    def _contradicted(self, subscription: _Subscription, now: Moment) -> bool:
+        """Whether an entry that contradicts the one before proves that something between was not heard.
 
-    def _next_audit(self, subscription: _Subscription, at: float) -> None:
-        subscription.audit_at, subscription.looks, subscription.difference = at, 0, frozenset()
+        Not right after a snapshot, which may know of it already, nor of two exchanges, of which each has its own.
+        """
+        settled = subscription.state == "live" and now.t >= subscription.settled_at
+        return settled and self._stex_tp in ("K", "N") and self._trading(now.at)
 
     def _audit(self, subscription: _Subscription, now: Moment) -> None:
-        """Take a look at a condition that has been quiet for long."""
+        """Take a look at a condition: by a search, or, where these come to nothing and it is quiet, by its snapshot."""
         subscription.audit_at = None
         if subscription.state != "live":
             return
-        if not self._trading(now.at):
+        trading = self._trading(now.at)
+        if not trading and (subscription.sound is None or not self._trading(subscription.sound.at)):
+            # Nothing can have been missed; once the market has closed, one more look makes the day whole.
             subscription.audit_at = now.t + min(self._timing.ask_again, self._timing.audit_after)
+        elif self._barren >= _BARREN and now.t < self._barren_until:
+            quiet_at = (subscription.spoke or now).t + self._timing.audit_after
+            if not trading:
+                subscription.audit_at = self._barren_until
+            elif now.t < quiet_at:
+                subscription.audit_at = min(quiet_at, self._barren_until)
+            elif not self._comparable:
+                subscription.audit_at = now.t + self._timing.ask_again
+            else:
+                subscription.comparing = True
+                self._change(subscription, "requested", "audited by a new request: searches come to nothing")
+                self._request_anew(subscription)
         elif subscription.seq not in self._searches:
+            self._barren_until = now.t + self._timing.ask_again  # One is enough to see whether searches are answered.
             self._queue.append(_Outgoing("search", seq=subscription.seq))
 
     def _answers_search(self, reply: frames.ConditionReply, now: Moment) -> bool:
@@ -795,7 +840,10 @@ class Session:
             waiting = any(s.step == "reply" for s in self._subscriptions.values())
             search = None if waiting else next(iter(self._searches.values()))
         if search is None:
-            if reply.search_type != "1" and self._strays.get(reply.seq):
+            own = self._by_seq.get(reply.seq)
+            ours = own is not None and own.outstanding > 0
+            # What could be to either is to the request that waits: it says "nobody is in it", which both would.
+            if self._strays.get(reply.seq) and (reply.search_type == "0" or not (reply.search_type or ours)):
                 self._strays[reply.seq] -= 1
                 self._ignore("late-search")
                 return True
@@ -805,7 +853,7 @@ class Session:
         if reply.code == _TOO_MANY:
             self._spacing = min(max(self._spacing * 2, self._timing.send_spacing), self._timing.slow_down)
         if reply.code not in (0, None):
-            self._searched(search, "refused", f"{reply.code} {reply.message}".strip(), now)
+            self._fruitless(search, "refused", f"{reply.code} {reply.message}".strip(), now)
             return True
         search.codes |= {member.code for member in reply.members}
         search.pages += 1
@@ -816,66 +864,79 @@ class Session:
             search.reply_by = now.t + self._timing.search_deadline
             self._queue.append(_Outgoing("search", seq=search.subscription.seq))
         else:
-            self._searched(search, "refused", "the search's answer was incomplete", now)
+            self._fruitless(search, "refused", "the search's answer was incomplete", now)
         return True
 
     def _looked(self, search: _Search, now: Moment) -> None:
         """Compare what a search has shown with the members."""
         subscription = search.subscription
-        if subscription.spoke is not None and subscription.spoke.t > search.asked.t:
-            self._drop_search(search)  # It has spoken meanwhile: no better proof.
-            return
-        found = _Difference(
-            {(code, True) for code in search.codes - subscription.members}
-            | {(code, False) for code in subscription.members - search.codes}
-        )
-        found -= subscription.refuted
-        if not found:
-            self._searched(search, "agrees", "", now)
-        elif lasting := found & subscription.difference:
-            self._dead(search, lasting, now)
-        elif subscription.looks + 1 >= _MOST_LOOKS:
-            self._searched(search, "unsettled", f"every look at it differed: {_told(found)}", now)
-        else:
-            self._drop_search(search)
-            subscription.looks, subscription.difference = subscription.looks + 1, found
-            subscription.audit_at = now.t + self._timing.audit_again
-
-    def _dead(self, search: _Search, lasting: _Difference, now: Moment) -> None:
-        subscription = search.subscription
-        quiet = now.t - subscription.spoke.t if subscription.spoke else self._timing.audit_after
-        cause = f"dead: nothing said for {quiet:.0f} s while a search shows {_told(lasting)}; it is requested anew"
+        self._barren = 0
         self._drop_search(search)
-        self._audited(subscription, "dead", cause, search.asked)
-        subscription.suspected, subscription.audit_at = lasting, None
+        if subscription.state != "live":
+            return  # It is requested anew for another reason, and its snapshot will tell.
+        match subscription.audit.look(search.codes):
+            case "agrees":
+                subscription.sound = search.asked
+                self._audited(subscription, "agrees", "", search.asked)
+                subscription.audit_at = now.t + self._timing.audit_after
+            case "again":
+                self._actions.append(Doubted(condition=subscription.name))
+                subscription.audit_at = now.t + self._timing.audit_again
+            case "unsettled":
+                cause = f"every look at it differed: {audit.told(subscription.audit.difference)}"
+                self._audited(subscription, "unsettled", cause, search.asked)
+                subscription.audit_at = now.t + self._timing.audit_after
+            case "lasting":
+                lasting = subscription.audit.suspected = subscription.audit.difference
+                self._condemn(subscription, *self._charge(subscription, lasting, now), search.asked)
+
+    def _charge(
+        self, subscription: _Subscription, lasting: Difference, now: Moment
+    ) -> tuple[Literal["dead", "missed"], str]:
+        """What a difference that stays proves: of a condition that has said nothing since it was sound, its death."""
+        spoke, sound = subscription.spoke or now, subscription.sound or now
+        if spoke.t > sound.t:
+            return "missed", f"missed: it speaks, but a search shows {audit.told(lasting)}"
+        return "dead", f"dead: nothing said for {now.t - spoke.t:.0f} s while a search shows {audit.told(lasting)}"
+
+    def _condemn(
+        self, subscription: _Subscription, outcome: Literal["dead", "missed"], cause: str, asked: Moment
+    ) -> None:
+        cause += "; it is requested anew"
+        self._audited(subscription, outcome, cause, asked)
+        subscription.audit_at = None
         self._change(subscription, "requested", cause)
         self._request_anew(subscription)
 
-    def _check_suspicion(self, subscription: _Subscription, now: Moment) -> None:
-        """A fresh snapshot has come after a verdict of death: was it just?"""
-        suspected, subscription.suspected = subscription.suspected, frozenset()
-        wrong = _Difference((code, has) for code, has in suspected if (code in subscription.members) != has)
-        if wrong:
-            subscription.refuted |= wrong
-            cause = f"the search and the registration differ for good: {_told(wrong)}"
-            self._audited(subscription, "refuted", cause, now)
+    def _compared(self, subscription: _Subscription, codes: Collection[str], now: Moment) -> None:
+        """The snapshot has come for which a quiet condition was requested anew, because searches come to nothing."""
+        subscription.comparing = False
+        cleared = subscription.cleared_at or now.at
+        if lasting := subscription.audit.compare(codes):
+            quiet = now.t - (subscription.spoke or now).t
+            cause = f"dead: nothing said for {quiet:.0f} s while a new request shows {audit.told(lasting)}"
+            self._actions.append(Audited(condition=subscription.name, outcome="dead", cause=cause, asked_at=cleared))
+        else:
+            self._actions.append(Audited(condition=subscription.name, outcome="agrees", asked_at=cleared))
 
-    def _searched(
-        self,
-        search: _Search,
-        outcome: Literal["agrees", "unsettled", "silent", "refused"],
-        cause: str,
-        now: Moment,
-    ) -> None:
-        """An audit has come to an end that leaves the condition live."""
+    def _uncompared(self, subscription: _Subscription) -> None:
+        """A request was not answered as it should: where it was made for an audit only, it is the last such."""
+        self._comparable = self._comparable and not subscription.comparing
+        subscription.comparing = False
+
+    def _fruitless(self, search: _Search, outcome: Literal["silent", "refused"], cause: str, now: Moment) -> None:
+        """A search has come to nothing: once more, or – if that is what searches do – in another way."""
         self._drop_search(search)
-        self._audited(search.subscription, outcome, cause, search.asked)
-        self._next_audit(search.subscription, now.t + self._timing.audit_after)
+        self._barren += 1
+        if search.subscription.state == "live":
+            self._audited(search.subscription, outcome, cause, search.asked)
+            search.subscription.audit.begin()
+            search.subscription.audit_at = now.t + (self._timing.slow_down if outcome == "refused" else 0.0)
 
     def _audited(
         self,
         subscription: _Subscription,
-        outcome: Literal["agrees", "dead", "refuted", "unsettled", "silent", "refused"],
+        outcome: Outcome,
         cause: str,
         asked: Moment,
     ) -> None:
@@ -890,7 +951,7 @@ class Session:
         seq = search.subscription.seq
         self._strays[seq] = self._strays.get(seq, 0) + 1
         cause = f"the search was not answered within {self._timing.search_deadline:g} s"
-        self._searched(search, "silent", cause, now)
+        self._fruitless(search, "silent", cause, now)
         self._ask_list()
 
     def _judge_answers(self) -> None:
@@ -924,9 +985,9 @@ class Session:
         if subscription.registered:
             self._queue.appendleft(_Outgoing("clear", "", subscription.seq))
         subscription.reply_by = subscription.again_at = None
-        subscription.registered, subscription.outstanding = False, 0
+        subscription.registered, subscription.outstanding, subscription.forget_at = False, 0, None
         subscription.since_request.clear()
-        subscription.audit_at = None
+        subscription.audit_at, subscription.comparing = None, False
         if (search := self._searches.get(subscription.seq)) is not None:
             self._strays[subscription.seq] = self._strays.get(subscription.seq, 0) + 1
             self._drop_search(search)
@@ -965,6 +1026,8 @@ class Session:
             if item is None:
                 return
             self._queue.remove(item)
+            if item.kind == "search" and not self._worth_looking(item.seq):
+                continue
             self._next_send = now.t + self._spacing
             subscription = self._subscriptions.get(item.name)
             match item.kind:
@@ -1000,18 +1063,24 @@ class Session:
                     subscription.reply_by = now.t + self._patience(subscription)
                     subscription.registered = True
                     subscription.outstanding += 1
+                    subscription.forget_at = None
                     subscription.since_request.clear()
                     if subscription.state not in ("refused", "unanswered"):
                         self._change(subscription, "requested", subscription.cause)
                     asked = frames.RealtimeRequest(seq=item.seq, search_type="1", stex_tp=self._stex_tp)
                     self._put(asked.text(), now)
 
-    def _send_search(self, seq: str, now: Moment) -> None:
+    def _worth_looking(self, seq: str) -> bool:
+        """Whether a search that was queued is still wanted: its condition lives, or some pages of it have come."""
         subscription = self._by_seq.get(seq)
+        return subscription is not None and (seq in self._searches or subscription.state == "live")
+
+    def _send_search(self, seq: str, now: Moment) -> None:
+        subscription = self._by_seq[seq]
         search = self._searches.get(seq)
-        if subscription is None or (search is None and subscription.state != "live"):
-            return
         if search is None:
+            if not subscription.audit.looks:
+                subscription.audit.begin()
             search = _Search(subscription, now, now.t + self._timing.search_deadline)
             self._searches[seq] = search
         more: Literal["Y", "N"] = "Y" if search.next_key else "N"
@@ -1044,16 +1113,20 @@ class Session:
             self._end("lost", f"CNSRLST was not answered within {self._timing.list_deadline:g} s")
         if self.over or self._leaving_by is not None:
             return
-        self._asides = [aside for aside in self._asides if now.t - aside[2] < _ASIDE_WITHIN]
+        self._asides = [aside for aside in self._asides if now.t - aside[2] < _LATEST]
         if _passed(self._list_again_at, now):
             self._list_again_at = None
             self._ask_list()
         for search in [s for s in self._searches.values() if _passed(s.reply_by, now)]:
             self._give_up_search(search, now)
-        for subscription in self._subscriptions.values():
+        # What was due first goes first: a tick that is late must do what those in time would have done.
+        for subscription in sorted(self._subscriptions.values(), key=_first_due):
             if _passed(subscription.reply_by, now):
                 cause = f"CNSRREQ was not answered within {self._patience(subscription):g} s"
                 self._silence(subscription, cause, now)
+            if _passed(subscription.forget_at, now):
+                subscription.outstanding, subscription.forget_at = 0, None
+                subscription.since_request.clear()
             if _passed(subscription.audit_at, now):
                 self._audit(subscription, now)
             if _passed(subscription.again_at, now):
@@ -1113,21 +1186,19 @@ class Session:
                 session = "disconnected"
         for subscription in self._subscriptions.values():
             self._release(subscription)
-            subscription.reply_by = subscription.again_at = subscription.audit_at = None
+            subscription.reply_by = subscription.again_at = subscription.audit_at = subscription.forget_at = None
             self._change(subscription, state, cause)
         self._enter(session, cause)
         self._actions.append(Over(why=why, cause=cause, condition=condition))
 
 
+def _first_due(subscription: _Subscription) -> float:
+    waits = (subscription.reply_by, subscription.again_at, subscription.audit_at, subscription.forget_at)
+    return min((wait for wait in waits if wait is not None), default=math.inf)
+
+
 def _passed(deadline: float | None, now: Moment) -> bool:
     return deadline is not None and now.t >= deadline
-
-
-def _told(difference: _Difference) -> str:
-    """A difference in words: `2 others (+000660 −005930)`."""
-    named = " ".join(f"{'+' if has else '−'}{code}" for code, has in sorted(difference)[:5])
-    more = " …" if len(difference) > 5 else ""
-    return f"{len(difference)} other{'s' if len(difference) > 1 else ''} ({named}{more})"
 
 
 def _same(name: str) -> str:

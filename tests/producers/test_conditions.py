@@ -9,7 +9,7 @@ import pytest
 
 from producers.calendar import Calendar
 from producers.conditions import Conditions, happened_at
-from producers.kiwoom.session import Audited, Changed, Entry, Ignored, Pinged, SessionChanged, Snapshot
+from producers.kiwoom.session import Audited, Changed, Doubted, Entry, Ignored, Pinged, SessionChanged, Snapshot
 from streams.events import KST, ConditionEvent, ConditionSnapshot, Gap, Status, event_id
 
 T0 = datetime(2026, 11, 23, 0, 30, 0, 250_000, tzinfo=UTC)  # 09:30 in Seoul
@@ -159,6 +159,19 @@ def test_a_gap_reaches_back_over_every_attempt_between() -> None:
     assert (gap.from_, gap.to, gap.cause) == (T0, after(20), "closed by Kiwoom (1006)")
 
 
+def test_an_entry_before_the_snapshot_does_not_shorten_the_gap() -> None:
+    """It shows that there is a registration, not that nothing came before: what was lost before the request is lost."""
+    conditions = went_live()
+    conditions.apply(to("disconnected", "closed by Kiwoom (1006)"), after(5))
+    conditions.connecting("c2", after(6))
+    conditions.apply(to("requested"), after(8))
+    conditions.apply(entry(received_at=after(9)), after(9))
+    conditions.told()
+    gap, _ = conditions.apply(snapshot(at=after(13)), after(13))
+    assert isinstance(gap, Gap)
+    assert (gap.from_, gap.to, gap.cause) == (T0, after(13), "closed by Kiwoom (1006)")
+
+
 def test_a_restart_tells_the_gap_since_the_process_before() -> None:
     gap, _ = started({"돌파": after(-300)}).apply(snapshot(), T0)
     assert isinstance(gap, Gap)
@@ -203,6 +216,58 @@ def test_an_audit_that_proves_death_takes_back_what_audits_proved() -> None:
     gap, _ = conditions.apply(snapshot(at=after(607)), after(607))
     assert isinstance(gap, Gap)
     assert (gap.from_, gap.to, gap.cause) == (T0, after(607), "dead: …")
+
+
+def gap_after(conditions: Conditions, *codes: str) -> Gap:
+    """The gap that a snapshot at 700 s closes."""
+    conditions.apply(to("requested", "…"), after(690))
+    conditions.told()
+    gap, _ = conditions.apply(snapshot(*codes, at=after(700)), after(700))
+    assert isinstance(gap, Gap)
+    return gap
+
+
+def test_an_audit_that_proves_something_missed_takes_back_what_entries_proved() -> None:
+    """It speaks, so when it began to miss things nobody knows: some time after the last look that agreed."""
+    conditions = went_live()
+    conditions.apply(audited("agrees", after(300)), after(301))
+    conditions.told()
+    conditions.apply(entry(received_at=after(500)), after(500))
+    conditions.told()
+    conditions.apply(audited("missed", after(605)), after(606))
+    assert gap_after(conditions).from_ == after(300)
+
+
+@pytest.mark.parametrize(("outcome", "begins"), [("agrees", 605), ("silent", 300), ("unsettled", 300)])
+def test_while_an_audit_doubts_what_is_said_proves_nothing(outcome: Any, begins: float) -> None:
+    conditions = went_live()
+    conditions.apply(audited("agrees", after(300)), after(301))
+    conditions.apply(entry(received_at=after(500)), after(500))
+    conditions.told()
+    conditions.apply(Doubted(condition="돌파"), after(601))
+    conditions.apply(entry(received_at=after(603)), after(603))
+    conditions.told()
+    assert conditions.covered == {"돌파": after(300)}
+    conditions.apply(audited(outcome, after(605)), after(606))
+    conditions.told()
+    assert gap_after(conditions).from_ == after(begins)
+
+
+def test_an_entry_after_an_audit_that_agreed_is_the_later_proof() -> None:
+    conditions = went_live()
+    conditions.apply(entry(received_at=after(610)), after(610))
+    conditions.apply(audited("agrees", after(605)), after(610))
+    assert gap_after(conditions).from_ == after(610)
+
+
+def test_a_look_by_a_new_request_that_agrees_leaves_the_moment_of_the_request_as_gap() -> None:
+    conditions = went_live()
+    conditions.apply(to("requested", "audited by a new request: …"), after(600))
+    conditions.told()
+    conditions.apply(audited("agrees", after(601)), after(602))
+    gap, _ = conditions.apply(snapshot("005930", at=after(602)), after(602))
+    assert isinstance(gap, Gap)
+    assert (gap.from_, gap.to) == (after(601), after(602))
 
 
 def test_what_found_no_room_proves_nothing() -> None:

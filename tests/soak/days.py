@@ -12,23 +12,25 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from types import CodeType, FunctionType, ModuleType
 
 from deploy.local.kiwoom.faults import MOMENTARY, STANDING
 from producers.kiwoom.session import Action, Audited, Changed, Timing
-from streams.events import KST, Frame, Record, trading_date
+from streams.events import KST, Frame, Record
 
 from .virtual import NAMES, Kiwoom, Ledger, Loop, Producer, Times
 
 LOGIN, FAULTS_FROM, LOGOUT = time(8, 50), time(8, 55), time(15, 40)
 QUIET_END = timedelta(minutes=15)
 """Time without faults before the end of a day: for an audit, and for what it finds to be made good."""
+DEAFENING = {"rate-limited", "refuse-cnsrreq", "silent-cnsrreq", "key-without-right"}
+"""Under these nobody can be asked anything: what was dropped before is noticed after them."""
+AUDITED = 330.0
+"""Seconds in which every condition has been audited."""
 
 UNTELLABLE = {
-    # The wire looks as if all were well, and when it ends nothing says that anything was missed. A condition that
-    # speaks again is not audited; only a long one is noticed (`drop-registration` and `forget-registration` are).
-    "zombie",
-    # What a seq means changes between the list and a request: for as long as the list is believed, the answers are
-    # those of another condition.
+    # What a seq means changes between the list and a request: until the next list, the answers are those of another
+    # condition. Neither a reply nor an entry says the condition's name.
     "reassigned",
 }
 ABOUT_CONDITIONS = {
@@ -36,6 +38,9 @@ ABOUT_CONDITIONS = {
     "drop-registration", "late-reply", "before-ack-real", "incomplete-reply", "no-return-code", "twin-names",
     "forget-registration",
 }  # fmt: skip
+ZOMBIE = (3.0, 250.0)
+"""Least and most seconds of a `zombie`. It tells of itself only through an audit, so the connection is left to live
+until each condition has had one: whatever ends it before takes the evidence along."""
 KILLED = "killed"
 RARE = {"large-frame", "oversized-frame"}
 """Costly to compute: one of them in ten is enough."""
@@ -56,7 +61,15 @@ class Report:
     connections: int = 0
     gap_seconds: float = 0.0
     memory: list[int] = field(default_factory=list)
-    """Blocks that Python holds after each day."""
+    """Blocks that Python holds at the beginning of the next trading day."""
+    held: list[int] = field(default_factory=list)
+    """Objects that producer and streams hold at that time."""
+
+    def measure(self, *roots: object) -> None:
+        """Count what is held, by the whole process and by these objects."""
+        gc.collect()
+        self.memory.append(sys.getallocatedblocks())
+        self.held.append(_reachable(roots))
 
     def lines(self) -> list[str]:
         """The figures, for people."""
@@ -65,7 +78,7 @@ class Report:
             f" {self.connections} connections",
             f"events of the market {self.count['truth']}, of which in recorded gaps {self.count['truth in gaps']}"
             f" ({self.gap_seconds:.0f} s of gaps over {len(NAMES)} conditions); lost outside gaps:"
-            f" {sum('lost' in line for line in self.wrong)}",
+            f" {sum('lost' in line for line in self.wrong)}, and without a trace {self.count['traceless']}",
         ]
         for what, seconds in (
             ("PING silence noticed after", self.times.silence),
@@ -76,7 +89,9 @@ class Report:
             if seconds:
                 told.append(f"{what} at most {max(seconds):.1f} s (median {sorted(seconds)[len(seconds) // 2]:.1f} s,"
                             f" {len(seconds)} times)")  # fmt: skip
-        told.append(f"memory blocks held after each day: {', '.join(f'{count:,}' for count in self.memory)}")
+        if self.memory:
+            told.append(f"memory blocks held after each day: {', '.join(f'{count:,}' for count in self.memory)}")
+            told.append(f"objects of ours after each day: {', '.join(f'{held:,}' for held in self.held)}")
         return told
 
 
@@ -123,22 +138,42 @@ def run(
             if faults:
                 driver.plan(loop.second(datetime.combine(today, FAULTS_FROM, KST)), loop.second(end - QUIET_END), new)
             loop.run(loop.second(end))
-            report.wrong += [f"{today}: {line}" for line in ledger.check(kiwoom.exchange, kiwoom.happened)]
+            report.wrong += [f"{today}: {line}" for line in ledger.check(kiwoom.exchange, kiwoom.happened, kiwoom.mute)]
             report.gap_seconds += ledger.gap_seconds()
             driver.producer.leave()
             report.days += 1
             loop.run(loop.second(datetime.combine(today + timedelta(days=1), time(0, 0, 1), KST)))
             kiwoom.happened.clear()
-            ledger.end_day(trading_date(loop.at) - timedelta(days=1))
+            kiwoom.mute.clear()
+            ledger.end_day(today)
             if measure_memory:
-                gc.collect()
-                report.memory.append(sys.getallocatedblocks())
+                # After a weekend the market is where it is after a night: in a new day.
+                loop.run(loop.second(datetime.combine(_next_trading_day(today), time(0, 0, 1), KST)))
+                report.log.clear()
+                report.measure(driver.producer.conditions, driver.producer.session, ledger.states)
             say(f"{today}: {len(report.wrong)} wrong, {ledger.count['truth']} events")
         today += timedelta(days=1)
     report.count = ledger.count
     report.connections += driver.producer.connections
     del producer
     return report
+
+
+def _reachable(roots: tuple[object, ...]) -> int:
+    """How many objects these are and hold, but for code and what all code shares."""
+    shared = (type, ModuleType, FunctionType, CodeType)
+    seen: set[int] = set()
+    waiting: list[object] = list(roots)
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen and not isinstance(one, shared):
+            seen.add(id(one))
+            waiting += gc.get_referents(one)
+    return len(seen)
+
+
+def _next_trading_day(day: date) -> date:
+    return day + timedelta(days=3 if day.weekday() == 4 else 1)
 
 
 class _Driver:
@@ -150,6 +185,7 @@ class _Driver:
         self._kiwoom = kiwoom
         self._dropped = dropped
         self._report = report
+        self._calm_until = 0.0
         self._names = sorted(only or (STANDING.keys() | MOMENTARY.keys()) - UNTELLABLE | {KILLED})
 
     def plan(self, begin: float, end: float, new: Callable[[dict[str, datetime]], Producer]) -> None:
@@ -159,6 +195,8 @@ class _Driver:
             minute += 60
 
     def _strike(self, new: Callable[[dict[str, datetime]], Producer]) -> None:
+        if self._loop.t < self._calm_until:
+            return
         random = self._loop.random
         name = random.choice(self._names)
         while name in RARE and random.random() < 0.9:
@@ -177,7 +215,10 @@ class _Driver:
         else:
             self._dropped.struck(name, seqs)
             self._kiwoom.switch(name, True, seqs)
-            self._loop.call_in(random.uniform(3, 50), lambda: self._kiwoom.switch(name, False))
+            lasts = random.uniform(*ZOMBIE) if name == "zombie" else random.uniform(3, 50)
+            self._loop.call_in(lasts, lambda: self._kiwoom.switch(name, False))
+            if name == "zombie":
+                self._calm_until = self._loop.t + lasts + AUDITED
             if name in ("swallow-bursts", "drop-registration", "already-registered", "silent-repeat", "late-reply"):
                 # These only matter while something is requested.
                 self._kiwoom.befall("close-abrupt")
@@ -188,7 +229,10 @@ class _Driver:
 
 
 class _Dropped:
-    """How long a registration that was silently dropped goes unnoticed, from the first event that is missed."""
+    """How long a registration that was silently dropped goes unnoticed.
+
+    From the first event missed that still shows: a stock that came and went leaves nothing to be noticed.
+    """
 
     def __init__(self, loop: Loop, kiwoom: Kiwoom, times: Times) -> None:
         self._loop = loop
@@ -197,7 +241,9 @@ class _Dropped:
         self._since: dict[str, float] = {}
 
     def struck(self, name: str, seqs: list[str]) -> None:
-        if name == "forget-registration":
+        if name in DEAFENING:
+            self._since.clear()
+        elif name == "forget-registration":
             for seq in seqs:
                 if any(seq in wire.served.state()["conditions"] for wire in self._kiwoom.wires):
                     self._since.setdefault(NAMES[seq], self._loop.t)
@@ -206,7 +252,7 @@ class _Dropped:
         match action:
             case Changed(condition=condition, state=state) if state != "live":
                 self._noticed(condition, audited=state == "requested")
-            case Audited(condition=condition, outcome="dead"):
+            case Audited(condition=condition, outcome="dead" | "missed"):
                 self._noticed(condition, audited=True)
             case _:
                 pass
@@ -215,6 +261,10 @@ class _Dropped:
         since = self._since.pop(condition, None)
         if since is None or not audited:
             return
-        missed = [t for t, crossing in self._kiwoom.happened if NAMES[crossing.seq] == condition and t >= since]
-        if missed:
-            self._times.dropped.append(self._loop.t - missed[0])
+        shows: set[str] = set()
+        for t, crossing in self._kiwoom.happened:
+            if NAMES[crossing.seq] == condition and t >= since:
+                since = since if shows else t
+                shows ^= {crossing.code}
+        if shows:
+            self._times.dropped.append(self._loop.t - since)

@@ -8,6 +8,7 @@ tokens, and reconnecting. Time is a number, so a week passes as fast as it can b
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -95,6 +96,8 @@ class Kiwoom:
         self.exchange = Exchange(seed=seed, hours="market", activity=activity, now=loop.at, start=loop.at)
         self.faults: Faults = NONE
         self.happened: list[tuple[float, Crossing]] = []
+        self.mute: list[tuple[float, float]] = []
+        """From when to when nothing was told of what happened, while all else went on (`zombie`)."""
         self.wires: list[Wire] = []
         self._tokens = Tokens("key", "secret")
         self._rest = Rest(self.exchange, self._tokens, Limits())
@@ -103,6 +106,10 @@ class Kiwoom:
         self._market()
 
     def switch(self, name: str, on: bool, seqs: Iterable[str] = ()) -> None:
+        if name == "zombie" and on != self.faults.on(name):
+            self.mute = (
+                [*self.mute, (self.loop.t, math.inf)] if on else [*self.mute[:-1], (self.mute[-1][0], self.loop.t)]
+            )
         self.faults = self._rest.faults = self.faults.switched(name, on, seqs)
         for wire in self.wires:
             wire.served.faults = self.faults
@@ -492,11 +499,14 @@ class Ledger:
                 self.count[f"transitions from {output.origin}"] += 1
                 self.transitions[output.event_id if output.origin == "realtime" else output.id] = output
 
-    def check(self, exchange: Exchange, happened: list[tuple[float, Crossing]]) -> list[str]:
+    def check(
+        self, exchange: Exchange, happened: list[tuple[float, Crossing]], mute: list[tuple[float, float]]
+    ) -> list[str]:
         """What is wrong with a day. Exactly:
 
         1. Every event of the market was published under the identity that it must have, or lies in a recorded gap of
-           its condition – which may begin a frame's way before the last thing that was heard.
+           its condition – which may begin a frame's way before the last thing that was heard. Or it left no trace: it
+           happened while the market told nothing of anything, and before that was over it was undone.
         2. Nothing was published that did not happen.
         3. Every event outside gaps is a transition, or told nothing new because a snapshot around it told it already.
         4. Who is a member in the end is who is a member on the market.
@@ -518,7 +528,9 @@ class Ledger:
             self.count["truth"] += 1
             self.count["truth in gaps"] += in_gap
             if identity not in self.events:
-                if not in_gap:
+                if not in_gap and self._traceless(crossing, t, happened, mute):
+                    self.count["traceless"] += 1
+                elif not in_gap:
                     wrong.append(f"lost outside every gap: {what}")
             elif identity not in self.transitions and not in_gap and not self._near_snapshot(name, moment):
                 wrong.append(f"no transition: {what}")
@@ -544,6 +556,19 @@ class Ledger:
         self.snapshots.clear()
         self.gaps.clear()
         self.transitions.clear()
+
+    def _traceless(
+        self, crossing: Crossing, t: float, happened: list[tuple[float, Crossing]], mute: list[tuple[float, float]]
+    ) -> bool:
+        """Whether a stock came and went, or went and came back, in what of one silence is in no gap."""
+        for begin, end in mute:
+            if begin <= t <= end:
+                same = [
+                    at for at, c in happened if begin <= at <= end and (c.seq, c.code) == (crossing.seq, crossing.code)
+                ]
+                name = NAMES[crossing.seq]
+                return sum(not self._in_gap(name, self._loop.start + timedelta(seconds=at)) for at in same) % 2 == 0
+        return False
 
     def _in_gap(self, name: str, moment: datetime) -> bool:
         latency = timedelta(seconds=LATENCY[1])

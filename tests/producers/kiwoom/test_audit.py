@@ -13,6 +13,7 @@ from producers.kiwoom.session import (
     Action,
     Audited,
     Changed,
+    Doubted,
     Entry,
     Ignored,
     Listed,
@@ -81,11 +82,12 @@ class Server:
     def say(self, frame: dict[str, Any]) -> None:
         self.did(self.session.received(json.dumps(frame), self.now))
 
-    def change(self, code: str, *, enters: bool = True, seq: str = "0") -> None:
-        """The truth changes, and who is registered hears of it."""
+    def change(self, code: str, *, enters: bool = True, seq: str = "0", told: bool = True) -> None:
+        """The truth changes, and who is registered hears of it, unless it is not told."""
         (self.truth[seq].add if enters else self.truth[seq].discard)(code)
-        if seq in self.registered:
-            values = {"841": seq, "9001": code, "843": "I" if enters else "D", "20": "093000"}
+        if seq in self.registered and told:
+            time = (self.now.at + timedelta(hours=9)).strftime("%H%M%S")
+            values = {"841": seq, "9001": code, "843": "I" if enters else "D", "20": time}
             self.say({"trnm": "REAL", "data": [{"values": values, "type": "02", "item": code}]})
 
     def wait(self, seconds: float) -> None:
@@ -129,12 +131,13 @@ def test_a_quiet_condition_is_audited_and_lives() -> None:
     assert (server.count("CNSRREQ", "1"), server.count("CNSRCLR"), server.session.over) == (1, 0, False)
 
 
-def test_one_that_speaks_is_left_alone() -> None:
+def test_one_that_speaks_is_audited_too_and_left_alone() -> None:
     server = live()
     for n in range(60):
         server.wait(20)
         server.change("000660", enters=n % 2 == 0)
-    assert server.searches == 0
+    assert server.outcomes() == ["agrees"] * 4
+    assert server.count("CNSRCLR") == 0
 
 
 def test_a_registration_that_was_dropped_is_noticed_in_time_and_made_anew() -> None:
@@ -177,14 +180,49 @@ def test_a_difference_that_passes_is_no_death() -> None:
     assert (server.outcomes(), server.searches) == (["agrees"], 2)
 
 
-def test_a_condition_that_speaks_between_two_looks_lives() -> None:
+def test_a_condition_that_speaks_but_misses_something_is_made_anew() -> None:
     server = live()
-    server.search = lambda _: {"cont_yn": "N", "data": [{"9001": "A000660"}]}
+    server.change("000660", told=False)
+    for n in range(32):
+        server.wait(10)
+        server.change("035720", enters=n % 2 == 0)
+    assert server.outcomes() == ["missed"]
+    assert server.all(Doubted) == [Doubted(condition="돌파")]
+    assert server.all(Changed)[-2].cause.startswith("missed: it speaks, but a search shows 1 other (+000660)")
+    assert "000660" in server.all(Snapshot)[-1].codes
+
+
+def test_a_stock_that_is_spoken_of_between_two_looks_proves_nothing() -> None:
+    """What the search knew first has only been told late."""
+    server = live()
+    server.change("000660", told=False)
     server.wait(292)
-    assert server.searches == 1
-    server.change("035720")
+    assert (server.searches, server.outcomes()) == (1, [])
+    server.change("000660")
     server.wait(100)
-    assert server.outcomes() == []
+    assert server.outcomes() == ["agrees"]
+
+
+def test_a_request_that_was_never_answered_does_not_keep_the_audit_away() -> None:
+    """A second one was. The answer to the first may still come for a while, so the first search waits for that long."""
+    server = Server("돌파")
+    answer = server.answer
+    server.answer = lambda f: None if f["trnm"] == "CNSRREQ" else answer(f)  # type: ignore[method-assign]
+    server.wait(5)
+    server.answer = answer  # type: ignore[method-assign]
+    server.wait(5)
+    assert server.count("CNSRREQ", "1") == 2
+    server.wait(300)
+    assert server.outcomes() == ["agrees"]
+
+
+def test_a_market_that_has_closed_is_looked_at_once_more() -> None:
+    closes = START + timedelta(seconds=200)
+    server = live(trading=lambda at: at < closes)
+    server.change("000660", told=False)
+    server.wait(2000)
+    assert server.outcomes() == ["dead"]
+    assert "000660" in server.all(Snapshot)[-1].codes
 
 
 def test_differences_that_keep_changing_prove_nothing() -> None:
@@ -198,12 +236,152 @@ def test_differences_that_keep_changing_prove_nothing() -> None:
 def test_a_search_that_stays_silent_kills_nothing() -> None:
     server = live()
     server.search = lambda _: None
-    server.wait(700)
-    assert server.outcomes() == ["silent", "silent"]
+    server.wait(299)
+    assert server.outcomes() == ["silent"]
     assert (server.count("CNSRCLR"), server.session.over) == (0, False)
     assert server.count("CNSRLST") > 2, "the connection was not probed"
     server.change("000660")
     assert server.all(Entry)[-1].code == "000660"
+
+
+def test_where_searches_stay_silent_a_quiet_condition_is_compared_with_a_new_request() -> None:
+    server = live()
+    server.search = lambda _: None
+    server.wait(650)
+    assert server.outcomes() == ["silent", "silent", "agrees", "silent", "agrees"]
+    assert server.count("CNSRCLR") == 2
+    assert [c.state for c in server.all(Changed)][-1] == "live"
+
+
+def test_so_is_one_in_which_nobody_is() -> None:
+    """Its snapshot looks like the answer to a search: `"data": null`."""
+    server = live()
+    server.search = lambda _: None
+    server.change("005930", enters=False)
+    server.wait(350)
+    assert server.outcomes() == ["silent", "silent", "agrees"]
+    assert (server.count("CNSRCLR"), server.all(Snapshot)[-1].codes) == (1, ())
+
+
+def test_where_searches_stay_silent_one_that_speaks_is_never_requested_anew() -> None:
+    server = live()
+    server.search = lambda _: None
+    for n in range(60):
+        server.wait(20)
+        server.change("000660", enters=n % 2 == 0)
+    assert (server.count("CNSRCLR"), set(server.outcomes())) == (0, {"silent"})
+    assert server.searches <= 1200 / 60
+
+
+def test_searches_are_used_again_once_they_are_answered() -> None:
+    server = live()
+    server.search = lambda _: None
+    server.wait(320)
+    server.search = server.found
+    server.wait(1000)
+    assert server.outcomes() == ["silent", "silent", "agrees", "agrees", "agrees", "agrees"]
+    assert server.count("CNSRCLR") == 1
+
+
+@pytest.mark.parametrize(
+    "search", [None, {"return_code": 900099, "return_msg": "안 됩니다"}, {"cont_yn": "Y", "data": []}]
+)
+def test_dropped_registrations_are_noticed_in_time_although_searches_come_to_nothing(search: Any) -> None:
+    server = live(*(f"조건{n}" for n in range(10)))
+    server.search = lambda _: search
+    server.registered.clear()
+    dropped = server.t
+    for seq in server.names:
+        server.change("000660", seq=seq)
+    server.wait(330)
+    dead = [t for t, a in server.actions if isinstance(a, Audited) and a.outcome == "dead"]
+    assert len(dead) == 10
+    assert max(dead) - dropped <= Timing().audit_after + 15
+    assert all("000660" in snapshot.codes for snapshot in server.all(Snapshot)[-10:])
+
+
+def test_a_new_request_that_is_refused_is_the_last_that_is_made_for_an_audit() -> None:
+    """Kiwoom may want a pause between two requests for one condition: then we do not cost ourselves what lives."""
+    server = live()
+    server.search = lambda _: None
+    answer = server.answer
+    refusal = {"trnm": "CNSRREQ", "seq": "0", "return_code": 900099, "return_msg": "안 됩니다"}
+    server.answer = lambda f: server.say(refusal) if f.get("search_type") == "1" else answer(f)  # type: ignore[method-assign]
+    server.wait(320)
+    assert [c.state for c in server.all(Changed)][-1] == "refused"
+    server.answer = answer  # type: ignore[method-assign]
+    server.wait(2000)
+    assert [c.state for c in server.all(Changed)][-1] == "live"
+    assert server.count("CNSRCLR") == 1
+
+
+# --- contradictions
+
+
+def test_a_hit_of_one_that_is_in_proves_that_something_was_missed() -> None:
+    server = live()
+    server.wait(5)
+    server.change("005930", enters=False, told=False)
+    server.wait(5)
+    server.change("005930")
+    (missed,) = server.all(Audited)
+    assert (missed.outcome, missed.cause) == (
+        "missed",
+        "missed: another hit of 005930, which had not left; it is requested anew",
+    )
+    server.wait(5)
+    assert (server.count("CNSRCLR"), len(server.all(Snapshot))) == (1, 2)
+    kinds = [type(a) for _, a in server.actions if isinstance(a, Audited | Entry | Snapshot)]
+    assert kinds == [Snapshot, Audited, Entry, Snapshot], "the entry must not count as a proof of life"
+
+
+def test_an_exit_of_one_that_is_not_in_proves_it_too() -> None:
+    server = live()
+    server.wait(5)
+    server.change("000660", told=False)
+    server.change("000660", enters=False)
+    assert server.all(Audited)[0].cause.startswith("missed: an exit of 000660, which was not in;")
+
+
+def test_what_is_said_twice_contradicts_nothing() -> None:
+    server = live()
+    server.wait(5)
+    for enters in (True, True, False, False, True):
+        server.change("000660", enters=enters)
+    assert server.outcomes() == []
+
+
+def test_what_the_snapshot_knew_already_contradicts_nothing() -> None:
+    server = Server("돌파")
+    while not server.all(Snapshot):
+        server.wait(0.5)
+    server.change("005930")
+    assert server.outcomes() == []
+
+
+def test_of_two_exchanges_each_may_say_its_own() -> None:
+    server = live(stex_tp="A")
+    server.wait(5)
+    server.change("005930")
+    assert server.outcomes() == []
+
+
+def test_contradictions_with_nothing_behind_them_are_a_habit() -> None:
+    server = live()
+    for _ in range(10):
+        server.wait(20)
+        server.change("005930")
+    assert server.outcomes() == ["missed"] * 3
+    assert server.count("CNSRCLR") == 3
+
+
+def test_contradictions_with_something_behind_them_go_on_counting() -> None:
+    server = live()
+    for n in range(10):
+        server.wait(20)
+        server.change(f"{n:06d}", told=False)
+        server.change("005930")
+    assert server.outcomes() == ["missed"] * 10
 
 
 def test_a_search_and_a_list_that_both_stay_silent_end_the_connection() -> None:
@@ -218,7 +396,7 @@ def test_a_search_and_a_list_that_both_stay_silent_end_the_connection() -> None:
 def test_a_refused_search_proves_nothing() -> None:
     server = live()
     server.search = lambda _: {"return_code": 900003, "return_msg": "이미 등록된 조건검색 일련번호입니다.(seq=0)"}
-    server.wait(310)
+    server.wait(292)
     assert server.outcomes() == ["refused"]
     assert [c.state for c in server.all(Changed)][-1] == "live"
 

@@ -1,7 +1,8 @@
 """What holds of a session whatever comes, in whatever order and however late.
 
 A run feeds a session with any mixture of right and wrong frames, silences and delays. Every entry that is fed has a
-code of its own, so that "exactly once" can be counted.
+code of its own, so that "exactly once" can be counted. In the end the other side behaves: then every condition becomes
+live, or the connection ends – wherever the run has left it, it was not stuck.
 """
 
 from __future__ import annotations
@@ -15,7 +16,21 @@ from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from producers.kiwoom.session import Action, Entry, Ignored, Moment, Over, Send, Session, Snapshot, Timing, Wanted
+from producers.conditions import Conditions
+from producers.kiwoom.session import (
+    Action,
+    Audited,
+    Entry,
+    Ignored,
+    Moment,
+    Over,
+    Send,
+    Session,
+    Snapshot,
+    Timing,
+    Wanted,
+)
+from streams.events import KST, ConditionEvent, event_id
 
 START: Final = datetime(2026, 11, 23, 0, 30, tzinfo=UTC)
 TIMING: Final = Timing(audit_after=8.0, list_again=20.0)
@@ -41,6 +56,10 @@ class Conversation(RuleBasedStateMachine):
         self.paced_at: list[float] = []
         self.asked_at: dict[tuple[str, str], float] = {}
         self.answered: dict[str, float] = {}
+        self.unanswered: list[str] = []
+        self.conditions = Conditions("main", "p", NAMES, START)
+        self.conditions.connecting("c1", START)
+        self.published: dict[str, set[str]] = {}
 
     @property
     def now(self) -> Moment:
@@ -48,6 +67,11 @@ class Conversation(RuleBasedStateMachine):
 
     def did(self, actions: list[Action], echo: str | None = None) -> None:
         self.actions += actions
+        for action in actions:
+            for record in self.conditions.apply(action, self.now.at):
+                if isinstance(record, ConditionEvent):
+                    self.published.setdefault(record.code, set()).add(record.id)
+        self.conditions.told()
         sends = [action.text for action in actions if isinstance(action, Send)]
         if echo is not None and sends and sends[0] == echo:
             sends.pop(0)
@@ -55,6 +79,7 @@ class Conversation(RuleBasedStateMachine):
             if self.paced_at:
                 assert self.t - self.paced_at[-1] >= TIMING.send_spacing - 1e-9, "sent in a burst"
             self.paced_at.append(self.t)
+            self.unanswered.append(text)
             assert self.listed or "CNSRREQ" not in text, "CNSRREQ without CNSRLST on this connection"
             self.check_pair(text)
 
@@ -176,6 +201,8 @@ class Conversation(RuleBasedStateMachine):
     @rule(seq=seqs, code=st.sampled_from([900003, 900004, 105110, 900099]), spelled=st.booleans())
     def refusal(self, seq: str, code: int, spelled: bool) -> None:
         text = f"안 됩니다.(seq={seq})" if spelled else "안 됩니다"
+        # A refusal answers a search too; one that names nobody, whichever is alone.
+        self.answered |= dict.fromkeys([seq] if spelled else SEQS, self.t)
         self.hear(json.dumps({"trnm": "CNSRREQ", "return_code": code, "return_msg": text}, ensure_ascii=False))
 
     @rule(entries=st.lists(st.tuples(seqs, st.sampled_from("ID")), max_size=4))
@@ -219,8 +246,45 @@ class Conversation(RuleBasedStateMachine):
                 queued = any(i.kind == "search" and i.seq == subscription.seq for i in self.session._queue)
                 assert subscription.audit_at is not None or queued or subscription.seq in self.session._searches
 
+    def behave(self, seconds: float) -> None:
+        """From now on the other side answers whatever comes as it should, and sends its PINGs."""
+        self.unanswered.clear()
+        until, ping, steps = self.t + seconds, self.t, 0
+        while not self.session.over and self.t < until:
+            steps += 1
+            assert steps < 2_000, "the deadline does not move"
+            while self.unanswered:
+                self.answer(json.loads(self.unanswered.pop(0)))
+            self.t = min(ping, max(self.t, self.session.deadline or ping))
+            if self.t >= ping:
+                self.ping("")
+                ping += 10
+            else:
+                self.did(self.session.tick(self.now))
+
+    def answer(self, asked: dict[str, str]) -> None:
+        match asked:
+            case {"trnm": "LOGIN"}:
+                self.hear('{"trnm":"LOGIN","return_code":0}')
+            case {"trnm": "CNSRLST"}:
+                self.list_reply(list(SEQS), None, 0)
+            case {"trnm": "CNSRREQ", "seq": seq, "search_type": "1"}:
+                self.snapshot(seq, ["A005930"], False)
+            case {"trnm": "CNSRREQ", "seq": seq}:
+                self.searched(seq, ["A005930"], "whole")
+            case {"trnm": "CNSRCLR" | "REG" as trnm}:
+                self.hear(json.dumps({"trnm": trnm, "seq": asked.get("seq", ""), "return_code": 0}))
+
     def teardown(self) -> None:
+        before = len(self.actions)
+        self.behave(200.0)
+        if not self.session.over:
+            states = {s.name: s.state for s in self.session._subscriptions.values()}
+            assert set(states.values()) == {"live"}, f"stuck: {states}"
+            audited = {a.condition for a in self.actions[before:] if isinstance(a, Audited)}
+            assert audited == set(NAMES), f"never audited: {set(NAMES) - audited}"
         self.did(self.session.closed("1006", self.now))
+        assert self.session.over
         entries = [action for action in self.actions if isinstance(action, Entry)]
         told = [entry.code for entry in entries]
         assert len(told) == len(set(told)), "an entry was told twice"
@@ -228,8 +292,17 @@ class Conversation(RuleBasedStateMachine):
         # `session-over` also counts frames that are no REAL; those are fed without codes.
         others = sum(a.count for a in self.actions if isinstance(a, Ignored) and a.reason == "session-over")
         assert len(self.fed) - dropped <= len(told) <= len(self.fed) - dropped + others, "an entry is lost"
+        self.check_identities(entries)
         self.check_snapshots()
         event(f"snapshots: {min(3, sum(isinstance(a, Snapshot) for a in self.actions))}")
+
+    def check_identities(self, entries: list[Entry]) -> None:
+        """What was told is published under one identity: that of the hit, whenever and after what it was told."""
+        for entry in entries:
+            assert entry.action == {"I": "hit", "D": "exit"}[self.fed[entry.code]]
+            at = entry.received_at.astimezone(KST).replace(hour=9, minute=30, second=0, microsecond=0)
+            assert self.published[entry.code] == {event_id("main", entry.condition, entry.code, entry.action, at, 0)}
+        assert self.published.keys() == {entry.code for entry in entries}
 
     def check_snapshots(self) -> None:
         """A snapshot contradicts nothing that was told before it and happened after its request."""
