@@ -181,7 +181,7 @@ class Audited(Action, frozen=True, kw_only=True):
 
 
 class Doubted(Action, frozen=True, kw_only=True):
-    """A look has found a difference: until `Audited` tells what it is, nothing that the condition says is a proof."""
+    """Something may have been missed: until `Audited` tells more, nothing that the condition says is a proof."""
 
     condition: str
 
@@ -907,6 +907,12 @@ class Session:
         subscription.audit_at = None
         self._change(subscription, "requested", cause)
         self._request_anew(subscription)
+        if outcome == "missed":
+            # What one that speaks has missed, the others may have missed as well: they are looked at now.
+            for other in self._subscriptions.values():
+                if other.state == "live" and other.audit_at is not None:
+                    self._actions.append(Doubted(condition=other.name))
+                    other.audit_at = 0.0
 
     def _compared(self, subscription: _Subscription, codes: Collection[str], now: Moment) -> None:
         """The snapshot has come for which a quiet condition was requested anew, because searches come to nothing."""

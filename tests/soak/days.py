@@ -38,6 +38,8 @@ ABOUT_CONDITIONS = {
     "drop-registration", "late-reply", "before-ack-real", "incomplete-reply", "no-return-code", "twin-names",
     "forget-registration",
 }  # fmt: skip
+ALONE = {"zombie"}
+"""Drawn only where it is asked for: what another fault leaves behind may end the connection before its audits."""
 ZOMBIE = (3.0, 250.0)
 """Least and most seconds of a `zombie`. It tells of itself only through an audit, so the connection is left to live
 until each condition has had one: whatever ends it before takes the evidence along."""
@@ -186,7 +188,7 @@ class _Driver:
         self._dropped = dropped
         self._report = report
         self._calm_until = 0.0
-        self._names = sorted(only or (STANDING.keys() | MOMENTARY.keys()) - UNTELLABLE | {KILLED})
+        self._names = sorted(only or (STANDING.keys() | MOMENTARY.keys()) - UNTELLABLE - ALONE | {KILLED})
 
     def plan(self, begin: float, end: float, new: Callable[[dict[str, datetime]], Producer]) -> None:
         minute = begin
