@@ -7,7 +7,7 @@ JOBS ?= 3
 CONSUMERS := tests/consumers
 NODE_CLIENT := tests/deploy/clickhouse/node
 
-.PHONY: help setup up test check format bench docs soak fuzz lock clean
+.PHONY: help setup up test check format bench docs soak fuzz chaos lock clean
 
 help:
 	@echo "make up      run everything on this machine (Ctrl-C stops it)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench   benchmarks"
 	@echo "make soak    a trading week with a fault every virtual minute; ten real minutes without Kafka"
 	@echo "make fuzz    a million wrong frames"
+	@echo "make chaos   100,000 events while workers and broker are killed at random"
 	@echo "make docs    write docs/asyncapi.yaml and hitstream.example.toml anew"
 	@echo "make lock    resolve the dependencies anew"
 
@@ -73,6 +74,9 @@ soak: setup
 
 fuzz: setup
 	@HITSTREAM_TEST_FUZZ=1000000 $(BIN)/python -m pytest tests/producers/kiwoom/test_fuzz.py -s --timeout=0 $(ARGS)
+
+chaos: setup
+	@$(BIN)/python -m pytest tests/streams -o python_files='chaos_*.py' -o python_functions='chaos_*' -s --timeout=0 $(ARGS)
 
 docs: .venv/.installed
 	@$(BIN)/python -m deploy.asyncapi

@@ -79,7 +79,7 @@ class Child:
         self._say = say
         self._spoken = spoken
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -124,7 +124,7 @@ class Child:
 
     async def stop(self, grace: float) -> None:
         """Ask the process to leave, and end it (and its process group) when `grace` seconds are over."""
-        self._stopping = True
+        self._stopping.set()
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -143,7 +143,7 @@ class Child:
         while True:
             started = time.monotonic()
             code = await self._run_once()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             if code == 2 or (once_ready and not self.ready.is_set()):
                 raise RoleFailed(self.name, code, self.last_words)
@@ -152,7 +152,10 @@ class Child:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             words = f" – {escape(self.last_words.removeprefix(f'hitstream {self.name}: '))}" if code == 1 else ""
             self._say(f"[yellow]{self.name} {how}{words}; it starts again in {delay:.1f} s[/]")
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
+                return
             delay = min(delay * 2, _BACKOFF[1])
             self.restarts += 1
 
@@ -170,6 +173,8 @@ class Child:
                 pass_fds=(lifeline, self._listening.fileno()),
             )
             os.close(lifeline)
+            if self._stopping.is_set():  # asked while it was being started
+                self.kill()
             assert self._process.stdout is not None
             assert self._process.stderr is not None
             async with asyncio.TaskGroup() as group:

@@ -16,14 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import faust
 import structlog
 from aiokafka import AIOKafkaClient, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from prometheus_client import Counter, Gauge, Histogram
 
 from . import topics
@@ -35,6 +36,7 @@ from .lane import Decision, Lane, MembershipLane, Output, StandingLane, Unreadab
 from .recommend import Policy
 from .settings import ConditionRule, RecommendSettings, StreamSettings
 from .transport import Transport
+from .watchdog import Progress, Watchdog, within
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +47,8 @@ Ready = Callable[[str | None], None]
 CONNECT_TIMEOUT: Final = 12.0
 #: Real seconds between two looks at the deadlines.
 TICK: Final = 0.05
+#: Real seconds between two signs of life of the event loop.
+BEAT: Final = 0.2
 #: Seconds in which state gathers before it is written: several batches cost one transaction.
 GATHER: Final = 0.05
 #: Seconds without a heartbeat after which a worker is taken for dead and its partitions are given to others.
@@ -100,7 +104,8 @@ async def work(
         HitstreamError: Kafka can't be reached, topics are missing, or the worker had to give up; it may be started
             again at once.
     """
-    policy = Policy.of(conditions, recommend)
+    with within(stream.stalled_after):  # the rule is a user's code, and it is tried
+        policy = Policy.of(conditions, recommend)
     ready("waiting for Kafka")
     partitions = await check(bootstrap_servers)
     with contextlib.ExitStack() as stack:
@@ -161,7 +166,11 @@ class Worker:
         self._bootstrap_servers = bootstrap_servers
         self._app_id = stream.app_id
         self._now = now
-        self._ready = ready
+        self._tell_ready = ready
+        self._reason: str | None = "starting"
+        self._want: str | None = None
+        self._beats = 0
+        self._unacknowledged: dict[object, tuple[set[str], float]] = {}
         self._policy = policy
         self._checkpoint = checkpoint
         self._partitions = partitions
@@ -178,6 +187,8 @@ class Worker:
             topic.name: asyncio.Lock() for topic in (topics.CONDITION_EVENTS, topics.TRANSITIONS, topics.COMMANDS)
         }
         self._app = _make_app(bootstrap_servers, stream, folder, checkpoint)
+        self._loop = asyncio.get_running_loop()
+        self._watchdog = Watchdog(bootstrap_servers, stream.stalled_after, self._progress, self._wants, self._loops)
         self._app.on_partitions_revoked.connect(self._on_revoked)
         self._app.on_rebalance_complete.connect(self._on_assigned)
         self._make_agent(topics.CONDITION_EVENTS, self._derive)
@@ -187,25 +198,27 @@ class Worker:
     async def run(self) -> None:
         """Start, work until cancelled or until something fails, stop."""
         self._ready("reading the state")
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(work)
-                    for work in (
-                        self._replica.follow(),
-                        self._settle_gathered(),
-                        self._announce(),
-                        self._app.start(),
-                    )
-                ]
-                stopped = group.create_task(self._app.wait_until_stopped())
-                await asyncio.wait({self._failure, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (*tasks, stopped):
-                    task.cancel()
-        finally:
-            self._ready("stopping")
-            # Not wait_for: a Faust that waits for its own agents does not hear that it is cancelled.
-            await asyncio.wait({asyncio.ensure_future(self._leave())}, timeout=STOP_TIMEOUT)
+        with self._watchdog:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(work)
+                        for work in (
+                            self._replica.follow(),
+                            self._settle_gathered(),
+                            self._announce(),
+                            self._beat(),
+                            self._app.start(),
+                        )
+                    ]
+                    stopped = group.create_task(self._app.wait_until_stopped())
+                    await asyncio.wait({self._failure, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                    for task in (*tasks, stopped):
+                        task.cancel()
+            finally:
+                self._ready("stopping")
+                # Not wait_for: a Faust that waits for its own agents does not hear that it is cancelled.
+                await asyncio.wait({asyncio.ensure_future(self._leave())}, timeout=STOP_TIMEOUT)
         if self._failure.done():
             self._failure.result()
         reason = self._app.crash_reason
@@ -220,6 +233,51 @@ class Worker:
                 self._fail(error)
         await self._app.stop()
         await asyncio.gather(*(holding.give_up() for holding in self._holdings.values()))
+
+    # --- what is seen from outside ----------------------------------------------------------------------------------
+
+    def _ready(self, reason: str | None) -> None:
+        self._reason = reason
+        self._tell_ready(self._want or reason)
+
+    def _wants(self, want: str | None) -> None:
+        """Called by the watchdog, in its thread."""
+
+        def take() -> None:
+            self._want = want
+            if want is not None:
+                log.warning(want)
+            self._ready(self._reason)
+
+        self._loop.call_soon_threadsafe(take)
+
+    def _progress(self) -> Progress:
+        """Called by the watchdog, in its thread: it only reads."""
+        consumer = self._app.consumer if self._app.started else None
+        oldest: dict[str, float] = {}
+        for names, since in list(self._unacknowledged.values()):
+            oldest.update((name, min(since, oldest.get(name, since))) for name in names)
+        return Progress(
+            beats=self._beats,
+            settled=self._reason is None,
+            positions={
+                (tp.topic, tp.partition): consumer.done.get(tp, expected)
+                for tp, expected in list(consumer.expected.items())
+            }
+            if consumer
+            else {},
+            unacknowledged=oldest,
+        )
+
+    def _loops(self) -> list[asyncio.AbstractEventLoop]:
+        """The event loops of the worker and of Faust's consumer."""
+        thread = getattr(self._app.consumer, "_thread", None) if self._app.started else None
+        return [self._loop, *([thread.thread_loop] if thread else [])]
+
+    async def _beat(self) -> None:
+        while True:
+            self._beats += 1
+            await asyncio.sleep(BEAT)
 
     # --- partitions come and go -------------------------------------------------------------------------------------
 
@@ -384,7 +442,8 @@ class Worker:
         """Write the state of everything whose outputs Kafka has; its offsets may be committed then."""
 
         async def settle(tp: Any, holding: Holding) -> None:
-            settled = await holding.settle()
+            with self._writing({CHANGELOGS[tp.topic].name}):
+                settled = await holding.settle()
             if settled is not None and self._holdings.get(tp) is holding:
                 self._app.consumer.finish(tp, settled)
 
@@ -404,7 +463,7 @@ class Worker:
                 if outputs := holding.lane.overdue(now):
                     try:
                         await self._publish(tp.topic, outputs, tp.partition)
-                    except KafkaError as error:
+                    except (KafkaError, HitstreamError) as error:
                         self._fail(error)
 
     # --- Kafka ------------------------------------------------------------------------------------------------------
@@ -412,24 +471,42 @@ class Worker:
     async def _publish(self, source: str, outputs: Sequence[Output], partition: int | None = None) -> None:
         """Publish what a topic led to, in this order; all of it is acknowledged then."""
         producer, pending = self._app.producer, []
-        for output in outputs:
-            value = encode(output.record)
-            pending.append(await producer.send(output.topic, output.key, value, partition, None, None))
-            await self._checkpoint("output-sent", source)
-        await asyncio.gather(*pending)
+        with self._writing({output.topic for output in outputs}):
+            for output in outputs:
+                value = encode(output.record)
+                pending.append(await producer.send(output.topic, output.key, value, partition, None, None))
+                await self._checkpoint("output-sent", source)
+            await asyncio.gather(*pending)
         now = self._now()
         for output in outputs:
             RECORDS_OUT.labels(output.topic).inc()
             if output.heard_at is not None:
                 LATENCY.labels(output.topic).observe(max(0.0, (now - output.heard_at).total_seconds()))
 
+    @contextlib.contextmanager
+    def _writing(self, names: set[str]) -> Iterator[None]:
+        """Let the watchdog see that topics are written to, until Kafka has acknowledged it."""
+        write = object()
+        self._unacknowledged[write] = (names, time.monotonic())
+        try:
+            yield
+        except (KafkaError, TimeoutError) as error:
+            late = isinstance(error, KafkaTimeoutError | TimeoutError)
+            what = f"within {SEND_TIMEOUT:.0f} s" if late else f"({error!r})"
+            raise HitstreamError(
+                f"Kafka has not acknowledged what was written to {', '.join(sorted(names))} {what}: look in the "
+                "broker's log for a full disk or missing replicas, and at the network"
+            ) from error
+        finally:
+            del self._unacknowledged[write]
+
     def _fail(self, error: BaseException) -> None:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        log.error("the worker gives up", error=repr(error))
-        if not self._failure.done():
-            reason = str(error) if isinstance(error, HitstreamError) else repr(error)
-            failure = HitstreamError(f"the stream worker gave up: {reason}")
+        if not self._failure.done():  # what fails after it follows from it
+            words = str(error) if isinstance(error, HitstreamError) else repr(error)
+            log.error("the worker gives up", error=words)
+            failure = HitstreamError(f"the stream worker gave up: {words}")
             failure.__cause__ = error
             self._failure.set_exception(failure)
 

@@ -57,6 +57,9 @@ class StreamSettings(BaseModel):
 
     app_id: str = Field("hitstream-streams", description="Consumer group of the workers.")
     state_dir: str = Field("", description="Folder of the worker's local files; empty: a temporary one.")
+    stalled_after: float = Field(
+        60.0, ge=1, description="Seconds without progress, while Kafka answers, after which a worker is ended as hung."
+    )
     instance: str = Field(
         "",
         description="Name of this worker, stable across its restarts and given to no other: after a crash it has its "

@@ -110,6 +110,16 @@ async def test_a_role_that_ignores_the_stop_is_killed(tmp_path: Path, monkeypatc
     assert "was killed" in made.said[-1]
 
 
+async def test_a_role_that_is_stopped_between_two_starts_does_not_start_again(tmp_path: Path) -> None:
+    made = Made(tmp_path, "sys.exit(1)")
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(made.child.run())
+        await until(lambda: any("starts again" in line for line in made.said))
+        await made.child.stop(5.0)
+    assert made.child.pid is None
+    assert made.child.restarts == 0
+
+
 async def test_a_line_without_end_does_not_block_the_role(tmp_path: Path) -> None:
     made = Made(tmp_path, "print('x' * 1_000_000, flush=True); print('[error] after', flush=True)")
     async with running(made):

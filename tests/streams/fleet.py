@@ -239,7 +239,7 @@ async def read(kafka: str, topic: topics.Topic, isolation_level: str = "read_unc
         ends = await consumer.end_offsets(partitions)
         records: dict[Any, list[Any]] = {tp: [] for tp in partitions}
         for tp in partitions:
-            await consumer.seek_to_beginning(tp)
+            consumer.seek(tp, 0)
         while any([await consumer.position(tp) < ends[tp] for tp in partitions]):
             for tp, batch in (await consumer.getmany(timeout_ms=200)).items():
                 records[tp] += batch

@@ -156,7 +156,8 @@ class Condition:
         return [transition for transition in self.told if transition.code == code]
 
     def inside(self) -> set[str]:
-        return {transition.code for transition in self.told if self.of(transition.code)[-1].kind == "entered"}
+        last = {transition.code: transition.kind for transition in self.told}
+        return {code for code, kind in last.items() if kind == "entered"}
 
     def undoes(self, record: ConditionRecord) -> bool:
         """Whether the session of the last word goes on with the contrary: its own order counts more than the id."""
