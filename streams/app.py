@@ -17,19 +17,21 @@ import asyncio
 import contextlib
 import signal
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import faust
 import structlog
 from aiokafka import AIOKafkaClient
 from aiokafka.errors import KafkaError
-from prometheus_client import Counter, Gauge, Histogram
+from faust.exceptions import ConsumerNotStarted
 
-from . import topics
-from .events import DeadLetter, HitstreamError, encode, identity
+from . import metrics, topics
+from .events import HitstreamError, encode
 from .lane import Decision, Lane, MembershipLane, Output, StandingLane, Unreadable, relay
+from .letters import bury
 from .recommend import Policy
 from .settings import ConditionRule, RecommendSettings, StreamSettings
 from .transport import Transport
@@ -45,19 +47,8 @@ CONNECT_TIMEOUT: Final = 12.0
 TICK: Final = 0.05
 #: Seconds that the app gets to leave in order.
 STOP_TIMEOUT: Final = 4.0
-
-RECORDS_IN = Counter("hitstream_stream_records", "Records read, by topic.", ["topic"])
-RECORDS_OUT = Counter("hitstream_stream_outputs", "Records published and acknowledged, by topic.", ["topic"])
-IGNORED = Counter("hitstream_stream_ignored", "Records that changed nothing, by topic and reason.", ["topic", "reason"])
-DEAD = Counter("hitstream_stream_dead_letters", "Records that could not be read or applied, by topic.", ["topic"])
-LANES = Gauge("hitstream_stream_lanes", "Partitions that this worker owns, by topic.", ["topic"])
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
-LATENCY = Histogram(
-    "hitstream_stream_latency_seconds",
-    "From a hit's receipt to its record on the topic, acknowledged; on the product's clock.",
-    ["topic"],
-    buckets=_BUCKETS,
-)
+#: Real seconds between two looks at the lag.
+MEASURE: Final = 2.0
 
 
 def run_worker(
@@ -194,9 +185,10 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 starting = group.create_task(self._app.start())
                 announcing = group.create_task(self._announce())
+                measuring = group.create_task(self._measure())
                 stopped = group.create_task(self._app.wait_until_stopped())
                 await asyncio.wait({self._failure, announcing, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (starting, announcing, stopped):
+                for task in (starting, announcing, measuring, stopped):
                     task.cancel()
         finally:
             self._ready("stopping")
@@ -247,7 +239,8 @@ class Worker:
                     if source is topics.CONDITION_EVENTS
                     else StandingLane(tp.partition, items, end, self._policy)
                 )
-        LANES.labels(source.name).set(len(owned))
+        metrics.LANES.labels(source.name).set(len(owned))
+        metrics.RECOVERIES.labels(source.name).inc()
         log.info("partitions recovered", topic=source.name, partitions=sorted(tp.partition for tp in owned))
         if {tp for tp in consumer.assignment() if tp.topic in self._tables} <= self._lanes.keys():
             self._ready(None)
@@ -259,8 +252,9 @@ class Worker:
             async with turn:
                 pass
         self._lanes.clear()
+        metrics.REBALANCES.inc()
         for topic in self._tables:
-            LANES.labels(topic).set(0)
+            metrics.LANES.labels(topic).set(0)
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -279,13 +273,14 @@ class Worker:
                         batch = await consumer.next_of(event.message)
                         if not batch:
                             continue
+                        started = time.monotonic()
                         await process(tp, batch)
                     except Exception as error:
                         self._fail(error)
                         # Faust would acknowledge the batch and go on behind it.
                         await asyncio.Event().wait()
-                    RECORDS_IN.labels(tp.topic).inc(len(batch))
                     consumer.finish(tp, batch)
+                    metrics.done(tp.topic, batch, time.monotonic() - started)
 
         self._app.agent(topic, name=source.name)(agent)
 
@@ -297,7 +292,7 @@ class Worker:
             decision = self._decide(lane, record)
             outputs += decision.outputs
             for reason in decision.ignored:
-                IGNORED.labels(tp.topic, reason).inc()
+                metrics.IGNORED.labels(tp.topic, reason).inc()
         await self._publish(outputs)
         writes = lane.writes()
         table = self._tables[tp.topic]
@@ -310,29 +305,19 @@ class Worker:
 
     def _decide(self, lane: Lane, record: Any) -> Decision:
         try:
-            return lane.take(record.value, record.offset)
-        except Unreadable as error:
-            return self._bury(record, str(error))
+            return lane.take(record.value, record.offset, record.key)
         except Exception as error:
-            # The rules are pure: nothing has changed, and the record is kept. It must not stop the others.
-            log.exception("record can't be applied", topic=record.topic, offset=record.offset)
-            return self._bury(record, f"{type(error).__name__}: {error}")
+            return Decision([self._bury(record, error)], [])
 
-    def _bury(self, record: Any, reason: str) -> Decision:
-        DEAD.labels(record.topic).inc()
-        log.warning("dead letter", topic=record.topic, partition=record.partition, offset=record.offset, reason=reason)
-        letter = DeadLetter(
-            id=identity("dead-letter", record.topic, record.partition, record.offset),
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            key=record.key,
-            value=record.value,
-            reason=reason,
-            component="stream",
-            at=self._now().astimezone(UTC),
-        )
-        return Decision([Output(topics.DEAD_LETTERS.name, record.topic.encode(), letter)], [])
+    def _bury(self, record: Any, error: Exception) -> Output:
+        """Keep a record that can't be read or applied. A lane that fails has not changed, and the others go on."""
+        place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        letter = bury(record, error, self._now())
+        if isinstance(error, Unreadable):
+            log.warning("dead letter", reason=letter.reason, **place)
+        else:
+            log.exception("dead letter: the record can't be applied", **place)
+        return Output(topics.DEAD_LETTERS.name, record.topic.encode(), letter)
 
     async def _relay(self, tp: Any, batch: Sequence[Any]) -> None:
         """Accept commands: from here on they are part of the log that decides."""
@@ -340,8 +325,8 @@ class Worker:
         for record in batch:
             try:
                 outputs.append(relay(record.value))
-            except Unreadable as error:
-                outputs += self._bury(record, str(error)).outputs
+            except Exception as error:
+                outputs.append(self._bury(record, error))
         await self._publish(outputs)
 
     # --- deadlines --------------------------------------------------------------------------------------------------
@@ -358,15 +343,20 @@ class Worker:
                     except KafkaError as error:
                         self._fail(error)
 
+    async def _measure(self) -> None:
+        """Look at how far the logs are ahead of us, also while nothing is done."""
+        while True:
+            await asyncio.sleep(MEASURE)
+            if (consumer := self._app.consumer) is not None:
+                # What is assigned changes in Faust's own thread, and aiokafka asserts that it has not.
+                with contextlib.suppress(AssertionError, ConsumerNotStarted):
+                    metrics.behind({tp: consumer.highwater(tp) for tp in consumer.expected}, consumer.expected)
+
     # --- Kafka ------------------------------------------------------------------------------------------------------
 
     async def _publish(self, outputs: Sequence[Output], partition: int | None = None) -> None:
         await self._send((output.topic, output.key, encode(output.record), partition) for output in outputs)
-        now = self._now()
-        for output in outputs:
-            RECORDS_OUT.labels(output.topic).inc()
-            if output.heard_at is not None:
-                LATENCY.labels(output.topic).observe(max(0.0, (now - output.heard_at).total_seconds()))
+        metrics.published(outputs, self._now())
 
     async def _send(self, records: Iterable[tuple[str, bytes, bytes | None, int | None]]) -> None:
         """Send in this order and return when Kafka has acknowledged all."""

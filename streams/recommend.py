@@ -11,7 +11,8 @@ its own moment. So a replay years later, at any speed, makes the same revisions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
@@ -460,7 +461,7 @@ class _Turn:
 def _weigh(standing: Standing, policy: Policy) -> tuple[tuple[Reason, ...], float]:
     """The reasons that count now, oldest first, and their score."""
     memberships = sorted(_memberships(standing, policy), key=lambda m: (m.since, m.kind, m.condition))
-    parts: Sequence[float] = policy.rule(tuple(memberships))
+    parts = [float(part) for part in policy.rule(tuple(memberships))]
     reasons = [
         Reason(
             kind=membership.kind,
@@ -477,7 +478,11 @@ def _weigh(standing: Standing, policy: Policy) -> tuple[tuple[Reason, ...], floa
         reasons.append(
             Reason(kind="manual", since=manual.since, score=policy.threshold, by=manual.by, note=manual.note)
         )
-    return tuple(reasons), sum(reason.score for reason in reasons)
+    score = sum(reason.score for reason in reasons)
+    if not math.isfinite(score):
+        # Neither could be written as JSON, and a score that is no number is never below a threshold, nor above.
+        raise ValueError(f"the rule {policy.rule_name!r} gave {parts}, which is no score")
+    return tuple(reasons), score
 
 
 def _memberships(standing: Standing, policy: Policy) -> Iterable[Membership]:

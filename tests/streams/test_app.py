@@ -28,7 +28,7 @@ from streams.events import (
     condition_key,
     encode,
     event_id,
-    identity,
+    letter_id,
 )
 from streams.lane import MembershipLane, StandingLane
 from streams.recommend import Policy
@@ -266,7 +266,9 @@ async def test_killed_workers_come_to_what_the_rules_say(fresh_kafka: str) -> No
     assert by_id(decoded(recommendations, "recommendation")) == by_id(expected)
     assert {"threshold", "command", "reason", "score", "expired"} <= {r["cause"] for r in expected}
 
-    poison = {identity("dead-letter", r.topic, r.partition, r.offset) for p in events for r in p if r.value in POISON}
+    poison = {
+        letter_id("stream", r.topic, r.partition, r.offset, r.timestamp) for p in events for r in p if r.value in POISON
+    }
     assert {r["id"] for r in decoded(letters, "dead-letter")} == poison
     assert len(poison) == 16
 
