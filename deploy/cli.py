@@ -21,6 +21,7 @@ from streams.events import ConfigError, HitstreamError
 from . import logs, roles
 from .account_commands import conditions, doctor, search
 from .clock import Clock
+from .dead_letter_commands import dead_letters
 from .journal_commands import journal, replay
 from .settings import LogSettings, Settings, example, load, origins
 from .status_command import status
@@ -41,6 +42,7 @@ app.command(search)
 app.command(status)
 app.command(journal)
 app.command(replay)
+app.command(dead_letters)
 
 
 @Parameter(name="*")
