@@ -195,6 +195,11 @@ def redrive(
             picked = [one.entry for one in opened]
             if picked and not ids and not yes:
                 _ask(len(picked))
+            if any(e.letter.component == _CLICKHOUSE for e in picked) and not settings.clickhouse.dsn:
+                raise ConfigError(
+                    "clickhouse.dsn is not set, and ClickHouse has refused some of them; put it into hitstream.toml or "
+                    "HITSTREAM_CLICKHOUSE__DSN, or choose others with --component stream."
+                )
             now = clock.now()
             sent = await connection.redrive([e for e in picked if e.letter.component == STREAM], now)
             stored, taken = await _store(settings, [one for one in opened if one.entry.letter.component != STREAM])
@@ -202,7 +207,6 @@ def redrive(
                 await connection.mark(taken, now)
             return _told([*sent, *stored], as_json)
 
-    logs.configure(LogSettings(), least="error")
     return asyncio.run(run())
 
 
@@ -242,12 +246,10 @@ async def _store(settings: Settings, opened: Sequence[_Opened]) -> tuple[list[Se
             received.append((letter, Received(verdict.record, source)))
     if not received:
         return outcomes, []
-    if not settings.clickhouse.dsn:
-        raise ConfigError(
-            "clickhouse.dsn is not set, and ClickHouse is what refused them; put it into hitstream.toml or "
-            "HITSTREAM_CLICKHOUSE__DSN, or choose others with --component stream."
-        )
-    refused = await insert_again(settings.clickhouse, [one for _, one in received])
+    try:
+        refused = await insert_again(settings.clickhouse, [one for _, one in received])
+    except HitstreamError as error:  # what went back to a topic is told all the same
+        return outcomes + [Sent(letter.id, "failed", letter.topic, reason=str(error)) for letter, _ in received], []
     reasons = {(r.source.topic, r.source.partition, r.source.offset): r.reason for r in refused}
     taken = []
     for letter, _ in received:
@@ -390,6 +392,7 @@ async def _read(settings: Settings) -> list[Entry]:
 def _settings(config: Path | None) -> Settings:
     from .up import beside
 
+    logs.configure(LogSettings(), least="error")
     return beside(config)
 
 

@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import reduce
 from operator import or_
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -140,7 +140,7 @@ def chosen(
     reason: str = "",
     since: datetime | None = None,
 ) -> list[Entry]:
-    """The letters of a source topic (the prefix may be left out), a component, a class or text of reason, and a time."""
+    """The letters of a source topic (also without its prefix), a component, a class or text of reason, since a time."""
     name = topic if topic.startswith(topics.PREFIX) or not topic else topics.PREFIX + topic
     return [
         entry
@@ -193,12 +193,22 @@ class Sent(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class _Parcel(NamedTuple):
+    """A letter on its way: the first word about it, and what is sent."""
+
+    entry: Entry
+    key: bytes | None
+    value: bytes
+    redrive: Redrive
+
+
 class Post:
     """A connection to Kafka for reading letters and sending back what they hold."""
 
-    def __init__(self, bootstrap_servers: str, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, bootstrap_servers: str, consumer: AIOKafkaConsumer, there: set[str]) -> None:
         self._servers = bootstrap_servers
         self._consumer = consumer
+        self._topics = there
         self._end = 0  # of dead-letters, as far as it was read
 
     async def read(self) -> list[Entry]:
@@ -227,64 +237,41 @@ class Post:
             KafkaAway: it stopped answering. What was sent is known to the next run.
         """
         ordered = sorted(entries, key=lambda e: (e.letter.topic, e.letter.partition, e.letter.offset))
-        run = secrets.token_hex(8)
-        parcels: dict[str, tuple[Entry, bytes, bytes | None, Redrive]] = {}
         sent: list[Sent] = []
-        for entry in ordered:
-            letter = entry.letter
-            value = await self.value(letter)
-            if value is None:
-                why = (
-                    "its bytes are no longer at their place"
-                    if letter.omitted
-                    else "it is empty: there is nothing to send"
-                )
-                sent.append(Sent(letter.id, "failed", letter.topic, reason=why))
-                continue
-            key = judge(letter.topic, value).key
-            key = letter.key if key is None else key
-            partition = letter.partition if key is None else await self._partition(letter.topic, key)
-            redrive = Redrive(
-                id=identity("redrive", letter.id, run),
-                letter_id=letter.id,
-                topic=letter.topic,
-                partition=partition,
-                after=0,
-                done=False,
-                at=now,
-            )
-            parcels[letter.id] = (entry, value, key, redrive)
-        if not parcels:
-            return sent
-        ends = await self._ends({TopicPartition(r.topic, r.partition) for *_, r in parcels.values()})
         async with self._producing() as producer:
-            for letter_id, (entry, value, key, redrive) in parcels.items():
-                first = msgspec.structs.replace(redrive, after=ends[TopicPartition(redrive.topic, redrive.partition)])
-                parcels[letter_id] = (entry, value, key, first)
-            await self._say(producer, [redrive for *_, redrive in parcels.values()])
-            ours = await self._ours(run, parcels.keys())
-            for letter_id, (entry, value, key, redrive) in parcels.items():
-                if letter_id not in ours:
-                    sent.append(Sent(letter_id, "left", redrive.topic, reason="another run is sending it back"))
+            parcels: list[_Parcel] = []
+            for entry in ordered:
+                value = await self.value(entry.letter)
+                if value is None:
+                    omitted = entry.letter.omitted
+                    why = "its bytes are no longer at their place" if omitted else "it is empty: nothing to send"
+                    sent.append(Sent(entry.letter.id, "failed", entry.letter.topic, reason=why))
+                else:
+                    parcels.append(await self._address(producer, entry, value, now))
+            await self._say(producer, [parcel.redrive for parcel in parcels])
+            ours = await self._ours(parcels)
+            for parcel in parcels:
+                redrive = parcel.redrive
+                if redrive.letter_id not in ours:
+                    sent.append(Sent(redrive.letter_id, "left", redrive.topic, reason="another run is sending it back"))
                     continue
-                place = await self._arrived(entry)
+                place = await self._arrived(parcel.entry)
                 outcome: Literal["sent", "arrived"] = "arrived" if place else "sent"
                 if place is None:
-                    place = await self._send(producer, redrive, key, value)
+                    place = await self._send(producer, parcel)
                 done = msgspec.structs.replace(redrive, partition=place[0], offset=place[1], done=True)
                 await self._say(producer, [done])
-                sent.append(Sent(letter_id, outcome, redrive.topic, *place))
+                sent.append(Sent(redrive.letter_id, outcome, redrive.topic, *place))
         return sent
 
     async def mark(self, letters: Iterable[DeadLetter], now: datetime) -> None:
         """Say of letters that the store which had refused them has taken them."""
-        run = secrets.token_hex(8)
         async with self._producing() as producer:
             await self._say(
                 producer,
                 [
                     Redrive(
-                        id=identity("redrive", letter.id, run),
+                        id=identity("redrive", letter.id, secrets.token_hex(8)),
                         letter_id=letter.id,
                         topic=letter.topic,
                         done=True,
@@ -304,25 +291,43 @@ class Post:
                     return redrive.partition, record.offset
         return None
 
-    async def _ours(self, run: str, letter_ids: Iterable[str]) -> set[str]:
+    async def _ours(self, parcels: Iterable[_Parcel]) -> set[str]:
         """The letters of which our first word stands before that of any other run of this moment."""
         firsts: dict[str, str] = {}
         async for record in self._read(TopicPartition(topics.DEAD_LETTERS.name, 0), self._end):
             said = _letter(record)
             if isinstance(said, Redrive):
                 firsts.setdefault(said.letter_id, said.id)
-        return {letter_id for letter_id in letter_ids if firsts.get(letter_id) == identity("redrive", letter_id, run)}
+        return {p.redrive.letter_id for p in parcels if firsts.get(p.redrive.letter_id) == p.redrive.id}
 
-    async def _partition(self, topic: str, key: bytes) -> int:
-        found = self._consumer.partitions_for_topic(topic)
-        if not found:
-            raise HitstreamError(f"Kafka at {self._servers} has no topic {topic}: run `hitstream topics`.")
-        partitions = sorted(found)
-        return int(DefaultPartitioner()(key, partitions, partitions))
-
-    async def _ends(self, partitions: set[TopicPartition]) -> dict[TopicPartition, int]:
+    async def _address(self, producer: AIOKafkaProducer, entry: Entry, value: bytes, now: datetime) -> _Parcel:
+        """Where a letter goes: to the partition of the key of its content; without one, to where it stood."""
+        letter = entry.letter
+        if letter.topic not in self._topics:
+            raise HitstreamError(f"Kafka at {self._servers} has no topic {letter.topic}: run `hitstream topics`.")
+        key, partition = judge(letter.topic, value).key, letter.partition
+        if key is None:
+            key = letter.key
         async with asyncio.timeout(_SECONDS):
-            return dict(await self._consumer.end_offsets(list(partitions)))
+            if key is not None:
+                partitions = sorted(await producer.partitions_for(letter.topic))
+                partition = DefaultPartitioner()(key, partitions, partitions)
+            tp = TopicPartition(letter.topic, partition)
+            after = (await self._consumer.end_offsets([tp]))[tp]
+        return _Parcel(
+            entry,
+            key,
+            value,
+            Redrive(
+                id=identity("redrive", letter.id, secrets.token_hex(8)),
+                letter_id=letter.id,
+                topic=letter.topic,
+                partition=partition,
+                after=after,
+                done=False,
+                at=now,
+            ),
+        )
 
     async def _read(self, tp: TopicPartition, start: int, end: int | None = None) -> AsyncIterator[ConsumerRecord]:
         """The records of a partition from an offset on, until its end of now (or `end`)."""
@@ -342,14 +347,13 @@ class Post:
                 if record.offset < stop:
                     yield record
 
-    async def _send(
-        self, producer: AIOKafkaProducer, redrive: Redrive, key: bytes | None, value: bytes
-    ) -> tuple[int, int]:
+    async def _send(self, producer: AIOKafkaProducer, parcel: _Parcel) -> tuple[int, int]:
+        redrive = parcel.redrive
         async with asyncio.timeout(_SECONDS):
             placed = await producer.send_and_wait(
                 redrive.topic,
-                value,
-                key,
+                parcel.value,
+                parcel.key,
                 partition=redrive.partition,
                 headers=[(REDRIVE_HEADER, redrive.letter_id.encode())],
             )
@@ -389,17 +393,22 @@ async def post(bootstrap_servers: str) -> AsyncIterator[Post]:
         KafkaAway: it does not answer, or stops answering.
         HitstreamError: it has no topic for dead letters.
     """
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None, request_timeout_ms=10_000)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers,
+        group_id=None,
+        request_timeout_ms=10_000,
+        fetch_max_wait_ms=50,  # what one partition has no more of must not keep the next one waiting
+    )
     try:
         try:
             async with asyncio.timeout(_SECONDS):
                 await consumer.start()
-                there = await consumer.topics()
+                there = set(await consumer.topics())
             if topics.DEAD_LETTERS.name not in there:
                 raise HitstreamError(
                     f"Kafka at {bootstrap_servers} has no topic {topics.DEAD_LETTERS.name}: run `hitstream topics`."
                 )
-            yield Post(bootstrap_servers, consumer)
+            yield Post(bootstrap_servers, consumer, there)
         except (KafkaError, OSError, TimeoutError) as error:
             raise KafkaAway(
                 f"Kafka does not answer at {bootstrap_servers}: start it, or correct kafka.bootstrap_servers."
