@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from streams.events import ConfigError, HitstreamError
 
-from . import logs, roles
+from . import logs, reporter, roles
 from .account_commands import conditions, doctor, search
 from .clock import Clock
 from .dead_letter_commands import dead_letters
@@ -128,6 +128,7 @@ def stream(*, common: Common = _COMMON) -> int:
             now=_clock(settings).now,
             ready=ready,
         ),
+        reporter.WORKER,
     )
 
 
@@ -148,6 +149,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
             now=_clock(settings).now,
             ready=ready,
         ),
+        reporter.CLICKHOUSE,
     )
 
 
@@ -168,6 +170,7 @@ def sink_live(*, common: Common = _COMMON) -> int:
             speed=settings.clock.speed,
             ready=ready,
         ),
+        reporter.LIVE,
     )
 
 

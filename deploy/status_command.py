@@ -35,8 +35,8 @@ FORGOTTEN_AFTER: Final = timedelta(days=1)
 _FINE: Final = {
     "session": {"live", "resting"},
     "subscription": {"live", "resting"},
-    "worker": {"running", "live", "ready", "ok"},
-    "sink": {"running", "live", "ready", "ok"},
+    "worker": {"working"},
+    "sink": {"working", "live"},
     "diagnosis": {"healthy", "quiet", "ready", "scheduled", "running", "done"},
 }
 
@@ -56,7 +56,8 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
     Args:
         now: of the product's clock; `speed` its seconds per real second.
 
-    A standby's trouble is nobody's trouble: where one of several producers of a condition is live, the condition is.
+    A standby's trouble is nobody's trouble: where one of several producers of a condition is live, the condition is;
+    where one of several processes of a role works, the role does.
     """
     lines: list[Line] = []
     for status in statuses:
@@ -79,9 +80,14 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
 
 
 def _what(status: Status) -> tuple[str, str, str]:
-    """What several producers have in common."""
-    alone = status.kind not in ("session", "subscription")
-    return (status.kind, status.component if alone else status.account, status.condition)
+    """What several producers of a condition, or several processes of a role, have in common."""
+    match status.kind:
+        case "session" | "subscription":
+            return (status.kind, status.account, status.condition)
+        case "worker" | "sink":
+            return (status.kind, status.component.rpartition("/")[0], "")
+        case _:
+            return (status.kind, status.component, "")
 
 
 async def read(bootstrap_servers: str, within: float = 15.0) -> list[Status]:

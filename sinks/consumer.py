@@ -79,6 +79,13 @@ _anew = Counter(
 )
 
 
+_progress = Gauge(
+    "hitstream_sink_progress_timestamp_seconds",
+    "Unix time at which a batch was last committed, or Kafka last said that nothing waits.",
+    ["group"],
+)
+
+
 class Retryable(HitstreamError):
     """The store can't take the batch now; the sentence says what it waits for. The batch is tried again."""
 
@@ -337,6 +344,7 @@ class _Sink:
             if fetched.count:
                 await self._settle(consumer, assignments, fetched)
                 self.heard = time.time()
+            _progress.labels(self.group).set(self.heard)
 
     async def _place(self, consumer: AIOKafkaConsumer, assignments: _Assignments) -> _Placed:
         """Go to where the group was; and one record back where a fingerprint tells which one that must be.

@@ -347,6 +347,7 @@ class Worker:
         """Look at how far the logs are ahead of us, also while nothing is done."""
         while True:
             await asyncio.sleep(MEASURE)
+            metrics.OPEN.set(sum(lane.open for lane in self._lanes.values() if isinstance(lane, StandingLane)))
             if (consumer := self._app.consumer) is not None:
                 # What is assigned changes in Faust's own thread, and aiokafka asserts that it has not.
                 with contextlib.suppress(AssertionError, ConsumerNotStarted):

@@ -302,6 +302,8 @@ class StandingLane:
         self._policy = policy
         self._standings = {(key[0], key[1]): _standing.decode(value) for key, value in _keys(items, partition)}
         self._changed: set[tuple[str, str]] = set()
+        #: Recommendations that are open.
+        self.open = sum(standing.opening is not None for standing in self._standings.values())
         self._last = -1
         self._agenda = _Agenda()
         if any(standing.position >= end for standing in self._standings.values()):
@@ -327,6 +329,7 @@ class StandingLane:
         # What can fail stands before what remembers: a record that fails leaves the lane as it was.
         if outcome.standing is not None and outcome.standing is not before:
             due = recommend.dues(outcome.standing)
+            self.open += (outcome.standing.opening is not None) - (before is not None and before.opening is not None)
             self._standings[owner] = outcome.standing
             self._changed.add(owner)
             for deadline in due:

@@ -33,6 +33,7 @@ RECOMMENDATIONS: Final = Counter(
     "hitstream_stream_recommendations", "Revisions of recommendations published.", ["state", "cause"]
 )
 LANES: Final = Gauge("hitstream_stream_lanes", "Partitions that this worker owns.", ["topic"])
+OPEN: Final = Gauge("hitstream_stream_open_recommendations", "Recommendations of our partitions that are open.")
 LAG: Final = Gauge(
     "hitstream_stream_lag_records", "Records of a partition of ours not yet done.", ["topic", "partition"]
 )
@@ -57,6 +58,9 @@ PROGRESS: Final = Gauge(
     "hitstream_stream_progress_timestamp_seconds",
     "Unix time at which a batch was last done, or nothing was waiting.",
 )
+
+
+_measured: Final[set[tuple[str, int]]] = set()
 
 
 def published(outputs: Iterable[Output], now: datetime) -> None:
@@ -84,9 +88,16 @@ def done(topic: str, batch: Sequence[Any], seconds: float) -> None:
 
 def behind(ends: Mapping[Any, int | None], positions: Mapping[Any, int | None]) -> None:
     """Note the lag of the partitions that are ours (keys have `topic` and `partition`), and of no other."""
-    LAG.clear()
-    lags = {tp: max(0, (ends.get(tp) or 0) - position) for tp, position in positions.items() if position is not None}
-    for tp, lag in lags.items():
-        LAG.labels(tp.topic, tp.partition).set(lag)
+    lags = {
+        (tp.topic, tp.partition): max(0, (ends.get(tp) or 0) - position)
+        for tp, position in positions.items()
+        if position is not None
+    }
+    for topic, partition in _measured - lags.keys():
+        LAG.remove(topic, partition)
+    for (topic, partition), lag in lags.items():
+        LAG.labels(topic, partition).set(lag)
+    _measured.clear()
+    _measured.update(lags)
     if not any(lags.values()):
         PROGRESS.set(time.time())

@@ -105,6 +105,12 @@ STATUS: Final = Topic(
     retention_ms=None,
     records=(events.Status,),
     doc="What every component is doing: the last record of a component is what is true now.",
+    # All say it again every few seconds: it is compacted soon, and what nobody says any more is gone after a week.
+    settings={
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(7 * _DAY_MS),
+        "segment.ms": str(_DAY_MS // 24),
+    },
 )
 FRAMES: Final = Topic(
     name=f"{PREFIX}frames",

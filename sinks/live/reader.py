@@ -38,6 +38,7 @@ MARGIN: Final = timedelta(hours=1)  # for clocks that differ, and records dated 
 CONNECT_SECONDS: Final = 15.0
 PROBE_SECONDS: Final = 5.0  # between two looks at the log's ends, and for each
 COMPONENT: Final = "live/hub"
+TOLD_OF_HUBS: Final = "sink/live/"  # what hubs are called on the topic
 
 _records = Counter("hitstream_live_records_total", "Records read.", ["topic"])
 _bad = Counter("hitstream_live_bad_records_total", "Records that could not be read, and were skipped.", ["topic"])
@@ -255,7 +256,8 @@ class Reader:
                     why=str(error),
                 )
                 continue
-            if record is not None:
+            # Of itself a hub tells its browsers directly: what it would read was true some seconds ago.
+            if record is not None and not (isinstance(record, Status) and record.component.startswith(TOLD_OF_HUBS)):
                 self._broadcaster.publish(self._hub.apply(record, now), message.timestamp / 1000)
 
     # --- watching ----------------------------------------------------------------------------------------------------
