@@ -324,7 +324,7 @@ class Worker:
         outputs: list[Output] = []
         for record in batch:
             try:
-                outputs.append(relay(record.value))
+                outputs.append(relay(record.value, self._now()))
             except Exception as error:
                 outputs.append(self._bury(record, error))
         await self._publish(outputs)

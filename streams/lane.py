@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import EllipsisType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -35,6 +35,10 @@ TableKey = tuple[int, str, str] | tuple[int, str, str, str]
 
 #: A record's Kafka key; `...` where it is not looked at.
 Key = bytes | EllipsisType | None
+
+#: How far a record may be dated ahead of its receipt. One from a later day would end the day, and all that comes after
+#: it would be late: a single wrong date must not silence a condition.
+AHEAD: Final = timedelta(hours=6)
 
 _key_encoder: Final = msgspec.json.Encoder()
 _key_decoder: Final = msgspec.json.Decoder(list[Any])
@@ -124,7 +128,7 @@ def fitting(outputs: list[Output]) -> list[Output]:
 
 
 def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
-    """A record from a topic's bytes; its times must have a zone.
+    """A record from a topic's bytes; its times must have a zone and be possible.
 
     Raises:
         Unreadable: with the reason.
@@ -141,16 +145,21 @@ def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
         moment = getattr(record, name)
         if isinstance(moment, datetime) and moment.tzinfo is None:
             raise Unreadable(f"time without a zone - at `$.{name}`")
+    at, received_at = getattr(record, "at", None), getattr(record, "received_at", None)
+    if at is not None and received_at is not None and at - received_at > AHEAD:
+        raise Unreadable(f"dated {at.isoformat()}, though received {received_at.isoformat()}")
     return record
 
 
-def relay(value: bytes | None) -> Output:
+def relay(value: bytes | None, now: datetime) -> Output:
     """A person's command, accepted: the same record, on the log that decides.
 
     Raises:
-        Unreadable: the bytes are no command.
+        Unreadable: the bytes are no command, or it is dated long after `now`.
     """
     command = decode(_command, value)
+    if command.at - now > AHEAD:
+        raise Unreadable(f"dated {command.at.isoformat()}, though read {now.isoformat()}")
     (output,) = fitting([Output(topics.TRANSITIONS.name, command.code.encode(), command)])
     return output
 

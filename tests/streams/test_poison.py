@@ -35,10 +35,13 @@ from streams.letters import bury
 from streams.settings import ConditionRule, RecommendSettings, StreamSettings
 
 START = datetime(2026, 3, 2, 9, tzinfo=KST)
+LAST = datetime(9999, 12, 31, 9, tzinfo=KST)
 LARGEST = int(topics.DEAD_LETTERS.settings["max.message.bytes"])
 
 
-def hit(code: str = "005930", at: datetime = START, action: Any = "hit", session: str = "a") -> ConditionEvent:
+def hit(
+    code: str = "005930", at: datetime = START, action: Any = "hit", session: str = "a", heard: datetime = START
+) -> ConditionEvent:
     return ConditionEvent(
         id=identity(code, at, action),
         account="main",
@@ -47,14 +50,14 @@ def hit(code: str = "005930", at: datetime = START, action: Any = "hit", session
         code=code,
         action=action,
         at=at,
-        received_at=START.astimezone(UTC),
+        received_at=heard.astimezone(UTC),
         session=session,
         frame=1,
         entry=1,
     )
 
 
-def entered(code: str = "005930", condition: str = "x", at: datetime = START) -> Transition:
+def entered(code: str = "005930", condition: str = "x", at: datetime = START, heard: datetime = START) -> Transition:
     return Transition(
         id=identity(code, condition, at),
         account="main",
@@ -68,7 +71,7 @@ def entered(code: str = "005930", condition: str = "x", at: datetime = START) ->
         since=at,
         event_id="e",
         session="a",
-        received_at=START.astimezone(UTC),
+        received_at=heard.astimezone(UTC),
     )
 
 
@@ -89,14 +92,16 @@ EVENT_POISON: list[tuple[bytes | None, bytes | None, str]] = [
     (encode(hit()), b"main/y", "key"),
     (encode(hit()), b"\xff", "key"),
     (encode(hit(session="s" * topics.MAX_RECORD)), KEY, "unfit"),
-    (encode(hit(at=datetime(9999, 12, 31, 9, tzinfo=KST))), KEY, "failed"),
+    (encode(hit(at=START + timedelta(days=1))), KEY, "invalid"),
+    (encode(hit(at=LAST, heard=LAST)), KEY, "failed"),
 ]
 STOCK_POISON: list[tuple[bytes | None, bytes | None, str]] = [
     (None, b"005930", "empty"),
     (b"[]", b"005930", "invalid"),
     (encode(hit()), b"005930", "invalid"),
     (encode(entered()), b"000660", "key"),
-    (encode(entered(at=datetime(9999, 12, 31, 9, tzinfo=KST))), b"005930", "failed"),
+    (encode(entered(at=START + timedelta(days=1))), b"005930", "invalid"),
+    (encode(entered(at=LAST, heard=LAST)), b"005930", "failed"),
 ]
 
 
@@ -214,14 +219,22 @@ def test_a_search_of_thousands_of_stocks_is_as_many_reasons() -> None:
 )
 def test_a_command_that_cannot_be_read_is_refused(value: bytes | None) -> None:
     with pytest.raises(Unreadable):
-        relay(value)
+        relay(value, START)
+
+
+def test_a_command_that_is_dated_far_ahead_is_refused() -> None:
+    """It would end the stock's day, and all that is said of the stock until then would be late."""
+    early = Recommend(id="r", code="005930", by="kim", at=START + timedelta(minutes=5))
+    assert relay(encode(early), START).record == early
+    with pytest.raises(Unreadable, match="dated 2026-03-03"):
+        relay(encode(msgspec.structs.replace(early, at=START + timedelta(days=1))), START)
 
 
 def test_a_command_that_would_not_fit_is_refused() -> None:
     """Accepted, it has a few bytes more: all fields that it left out."""
     long = Recommend(id="r", code="005930", by="kim", note="n" * topics.MAX_RECORD, at=START)
     with pytest.raises(Unreadable, match="more than a broker takes"):
-        relay(encode(long))
+        relay(encode(long), START)
 
 
 # --- the record is kept -----------------------------------------------------------------------------------------------
