@@ -12,7 +12,7 @@ help:
 	@echo "make bench   benchmarks"
 	@echo "make soak    a trading week with a fault every virtual minute"
 	@echo "make fuzz    a million wrong frames"
-	@echo "make docs    write docs/asyncapi.yaml and hitstream.example.toml anew"
+	@echo "make docs    write docs/asyncapi.yaml, docs/metrics.md and hitstream.example.toml anew"
 	@echo "make lock    resolve the dependencies anew"
 
 setup: .venv/.installed $(WEB)/dist/.built
@@ -66,6 +66,7 @@ fuzz: setup
 
 docs: .venv/.installed
 	@$(BIN)/python -m deploy.asyncapi
+	@$(BIN)/python -m deploy.metrics
 	@$(BIN)/hitstream config --example > hitstream.example.toml
 
 # Universal (every platform) and with hashes; without index addresses, so that pip uses the machine's own.

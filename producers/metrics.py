@@ -23,7 +23,7 @@ DROPPED: Final = Counter(
     "Records that were not taken for Kafka: `superseded` (others wait on the disk), `crowded`, `full`, `too-large`.",
     ["topic", "reason"],
 )
-WAITING: Final = Gauge("hitstream_producer_waiting", "Records that wait for Kafka's acknowledgement.")
+WAITING: Final = Gauge("hitstream_producer_waiting_records", "Records that wait for Kafka's acknowledgement.")
 SPOOLED: Final = Gauge("hitstream_producer_spool_bytes", "Bytes that wait on the disk for Kafka.")
 SESSION: Final = Gauge("hitstream_producer_session", "1 for the state in which the session is.", ["state"])
 CHANGES: Final = Counter(

@@ -42,7 +42,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, Me
 from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import Counter, Gauge
 
-from streams.events import DeadLetter, HitstreamError, Record, dead_letter, encode, identity
+from streams.events import DeadLetter, HitstreamError, LetterCause, Record, dead_letter, encode, identity
 from streams.topics import DEAD_LETTERS, Topic
 
 log = structlog.get_logger(__name__)
@@ -113,7 +113,7 @@ class Refused(msgspec.Struct, frozen=True):
 
     source: ConsumerRecord
     reason: str
-    cause: str = "refused"
+    cause: LetterCause = "refused"
 
 
 class Batch(msgspec.Struct, frozen=True):

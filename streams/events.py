@@ -372,6 +372,9 @@ class Frame(Record, frozen=True, kw_only=True):
     text: str
 
 
+LetterCause = Literal["empty", "malformed", "invalid", "key", "failed", "unfit", "refused"]
+
+
 class DeadLetter(Record, frozen=True, kw_only=True):
     """A record that could not be read or applied: its untouched bytes (base64 in JSON), where it stood, and why.
 
@@ -455,7 +458,7 @@ def dead_letter(
     timestamp: int,
     key: bytes | None,
     value: bytes | None,
-    cause: str,
+    cause: LetterCause,
     reason: str,
     at: datetime,
     headers: Sequence[tuple[str, bytes]] = (),

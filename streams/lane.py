@@ -24,6 +24,7 @@ from .events import (
     ConditionRecord,
     Due,
     HitstreamError,
+    LetterCause,
     Record,
     StockRecord,
     condition_key,
@@ -53,7 +54,7 @@ _standing: Final = msgspec.json.Decoder(recommend.Standing)
 class Unreadable(HitstreamError):
     """A record's bytes are not a record of its topic. `cause` is the class of the reason, as in `DeadLetter`."""
 
-    def __init__(self, reason: str, cause: str = "invalid") -> None:
+    def __init__(self, reason: str, cause: LetterCause = "invalid") -> None:
         super().__init__(reason)
         self.cause = cause
 

@@ -52,6 +52,9 @@ LATENCY: Final = Histogram(
     ["topic"],
     buckets=_LATENCIES,
 )
+COMMITS: Final = Counter(
+    "hitstream_stream_commits", "Commits of offsets: `done`, or `refused` by the group.", ["outcome"]
+)
 RECOVERIES: Final = Counter("hitstream_stream_recoveries", "Tables recovered from their changelog.", ["topic"])
 REBALANCES: Final = Counter("hitstream_stream_rebalances", "Assignments that were taken back.")
 PROGRESS: Final = Gauge(

@@ -24,6 +24,8 @@ import structlog
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from . import metrics
+
 log = structlog.get_logger(__name__)
 
 #: Records in one batch, at most: what is decided, sent, written and committed together.
@@ -139,6 +141,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._acked[tp].clear()
         self._acked_index[tp].clear()
         return self.done.get(tp)
+
+    async def _commit(self, offsets: Any) -> bool:
+        committed: bool = await super()._commit(offsets)
+        metrics.COMMITS.labels("done" if committed else "refused").inc()
+        return committed
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         """Gaps do not matter: what is done says it."""

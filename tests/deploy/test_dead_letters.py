@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from deploy.cli import _main
 from deploy.dead_letters import Entry, KafkaAway, NoSuchLetter, Post, chosen, find, fold, is_of_the_past, judge, post
+from sinks.consumer import Refused
 from streams import app, rules, topics
 from streams.events import (
     KST,
@@ -26,6 +27,7 @@ from streams.events import (
     Due,
     Record,
     Redrive,
+    Stock,
     Transition,
     condition_key,
     dead_letter,
@@ -417,6 +419,40 @@ def test_the_command_lists_shows_and_sends_back(kafka: str, command: Callable[..
     assert command("redrive", "--reason", one.reason, "--yes", "--json")[1]["redriven"] == []
     assert command("redrive", one.id, "--again")[0] == 0
     assert len(asyncio.run(copies(kafka, one))) == 2
+
+
+def test_what_clickhouse_refused_is_handed_to_clickhouse_and_not_to_the_topic(
+    kafka: str, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes is told to be back; what it refuses again stays, with its reason, and the command has failed."""
+    refused, taken = (
+        fresh(component="clickhouse-sink", cause="refused", topic=topics.STOCKS.name, value=encode(stock), key=b"1")
+        for stock in (Stock(code="1", name="one", market="m", received_at=START),) * 2
+    )
+    asyncio.run(write(kafka, refused, taken))
+    handed: list[Any] = []
+
+    async def insert_again(settings: Any, records: Any) -> Any:
+        handed.extend(records)
+        return [Refused(r.source, "stocks: too long") for r in records if r.source.offset == refused.offset]
+
+    both = ("redrive", refused.id, taken.id)
+    code, words = command(*both)
+    assert (code, "clickhouse.dsn is not set" in words) == (2, True)
+    monkeypatch.setenv("HITSTREAM_CLICKHOUSE__DSN", "clickhouse://127.0.0.1:9/hitstream")
+    code, told = command(*both, "--json")
+    assert (code, {one["outcome"] for one in told["redriven"]}) == (1, {"failed"})  # nobody is there
+    monkeypatch.setattr("sinks.clickhouse.writer.insert_again", insert_again)
+    code, told = command(*both, "--json")
+    outcomes = {one["letter_id"]: (one["outcome"], one["reason"]) for one in told["redriven"]}
+    assert code == 1
+    assert outcomes[taken.id] == ("sent", "")
+    assert outcomes[refused.id] == ("failed", "ClickHouse refuses it again: stocks: too long")
+    assert [(r.source.topic, r.source.offset) for r in handed] == [(one.topic, one.offset) for one in (refused, taken)]
+    states = {e["id"]: e["state"] for e in command("--json", "--component", "clickhouse-sink")[1]["letters"]}
+    assert (states[refused.id], states[taken.id]) == ("waiting", "redriven")
+    assert command("redrive", taken.id)[0] == 2
+    assert not [r for r in asyncio.run(read(kafka, topics.STOCKS)) if r.headers]
 
 
 @pytest.mark.parametrize(

@@ -386,5 +386,6 @@ async def test_no_poison_stops_a_partition(fresh_kafka: str, monkeypatch: pytest
     (failed,) = [i for i in read if i.topic == topics.TRANSITIONS.name][len(STOCK_POISON) :]
     assert (failed.cause, failed.reason) == ("failed", "Speechless: its error can't be told")
     assert [i.cause for i in read if i.topic == topics.COMMANDS.name] == ["empty", "malformed", "invalid"]
+    assert REGISTRY.get_sample_value("hitstream_stream_commits_total", {"outcome": "done"})
     counted = {"topic": topics.TRANSITIONS.name, "cause": "failed"}
     assert (REGISTRY.get_sample_value("hitstream_stream_dead_letters_total", counted) or 0) >= 2

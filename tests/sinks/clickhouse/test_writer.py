@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from clickhouse_connect.driver.client import Client
 
@@ -426,6 +426,27 @@ async def test_rows_that_can_never_be_stored_go_to_dead_letters_and_the_others_a
     assert values == {b"no record", encode(early), encode(huge)}
     assert len(letters) == 3
     assert all(letter.component == "clickhouse-sink" and letter.reason for letter in letters)
+
+
+async def test_a_record_that_was_refused_is_stored_once_its_fault_is_mended(
+    settings: ClickHouseSettings, tables: Client, log: Log
+) -> None:
+    """Handed to ClickHouse again with its first place; one that is still refused comes back with the reason."""
+    long = transition("005930")
+    tables.command("ALTER TABLE transitions ADD CONSTRAINT ours CHECK code != '005930'")
+    await log.publish((TRANSITIONS, long), (TRANSITIONS, transition("000660")))
+    async with writing(settings, log.bootstrap):
+        (letter,) = await log.dead_letters(1)
+    place = (letter.topic, letter.partition, letter.offset)
+    again = loop.Received(long, ConsumerRecord(*place, 0, 0, letter.key, letter.value, None, 0, 0, ()))
+    (refused,) = await writer.insert_again(settings, [again])
+    assert (refused.source, "CONSTRAINT" in refused.reason.upper()) == (again.source, True)
+    tables.command("ALTER TABLE transitions DROP CONSTRAINT ours")
+    assert await writer.insert_again(settings, [again, again]) == []
+    rows = tables.query(
+        "SELECT id, _topic, _partition, _offset FROM transitions FINAL WHERE code = '005930'"
+    ).result_rows
+    assert [tuple(row) for row in rows] == [(long.id, *place)]
 
 
 async def test_a_table_that_is_missing_holds_the_batch_back_and_condemns_no_record(

@@ -168,6 +168,9 @@ def test_a_replaced_log_is_noticed(
     assert is_replaced(first, second, position, end) is expected
 
 
+NESTED = b'{"type":"transition","x":' + b"[" * 100_000
+
+
 # --- with a broker ----------------------------------------------------------------------------------------------------
 
 
@@ -178,7 +181,7 @@ async def test_the_day_is_there_before_the_first_snapshot_and_goes_on(fresh_kafk
     session = Status(component="session/main/p", kind="session", state="live", since=now(), at=now())
     name = Stock(code="000001", name="하나", market="KOSPI", received_at=now())
     early = [transition(f"{n:06d}") for n in range(300)]
-    await write(fresh_kafka, session, name, b"bad", transition("yester", at=yesterday), *early, b"bad")
+    await write(fresh_kafka, session, name, b"bad", transition("yester", at=yesterday), *early, NESTED)
     before = counted("bad_records_total", topics.TRANSITIONS.name)
     async with reading(fresh_kafka) as live:
         told = live.hub.snapshot(now())
