@@ -35,6 +35,7 @@ from streams.events import (
     Recommend,
     Recommendation,
     Record,
+    Redrive,
     SearchReason,
     SearchResult,
     SearchRow,
@@ -162,8 +163,8 @@ class Log:
             async with asyncio.timeout(30):
                 while len(found) < count:
                     for records in (await consumer.getmany(timeout_ms=200)).values():
-                        letters = (msgspec.json.decode(record.value, type=DeadLetter) for record in records)
-                        found += [letter for letter in letters if letter.topic in names]
+                        letters = (msgspec.json.decode(record.value, type=DeadLetter | Redrive) for record in records)
+                        found += [one for one in letters if isinstance(one, DeadLetter) and one.topic in names]
         finally:
             await consumer.stop()
         return found
@@ -432,21 +433,20 @@ async def test_a_record_that_was_refused_is_stored_once_its_fault_is_mended(
     settings: ClickHouseSettings, tables: Client, log: Log
 ) -> None:
     """Handed to ClickHouse again with its first place; one that is still refused comes back with the reason."""
-    long = transition("005930")
-    tables.command("ALTER TABLE transitions ADD CONSTRAINT ours CHECK code != '005930'")
-    await log.publish((TRANSITIONS, long), (TRANSITIONS, transition("000660")))
+    late = msgspec.structs.replace(hit(1), frame=300)
+    frame = tables.query("SELECT type FROM system.columns WHERE table = 'condition_events' AND name = 'frame'")
+    tables.command("ALTER TABLE condition_events MODIFY COLUMN frame UInt8")
+    await log.publish((CONDITION_EVENTS, hit(0)), (CONDITION_EVENTS, late))
     async with writing(settings, log.bootstrap):
         (letter,) = await log.dead_letters(1)
     place = (letter.topic, letter.partition, letter.offset)
-    again = loop.Received(long, ConsumerRecord(*place, 0, 0, letter.key, letter.value, None, 0, 0, ()))
+    again = loop.Received(late, ConsumerRecord(*place, 0, 0, letter.key, letter.value, None, 0, 0, ()))
     (refused,) = await writer.insert_again(settings, [again])
-    assert (refused.source, "CONSTRAINT" in refused.reason.upper()) == (again.source, True)
-    tables.command("ALTER TABLE transitions DROP CONSTRAINT ours")
+    assert (refused.source, refused.reason) == (again.source, letter.reason)
+    tables.command(f"ALTER TABLE condition_events MODIFY COLUMN frame {frame.result_rows[0][0]}")
     assert await writer.insert_again(settings, [again, again]) == []
-    rows = tables.query(
-        "SELECT id, _topic, _partition, _offset FROM transitions FINAL WHERE code = '005930'"
-    ).result_rows
-    assert [tuple(row) for row in rows] == [(long.id, *place)]
+    stored = tables.query("SELECT id, _topic, _partition, _offset FROM condition_events FINAL WHERE frame = 300")
+    assert [tuple(row) for row in stored.result_rows] == [(late.id, *place)]
 
 
 async def test_a_table_that_is_missing_holds_the_batch_back_and_condemns_no_record(
