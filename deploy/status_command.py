@@ -201,7 +201,7 @@ def _table(lines: list[Line]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("component", "state", "since", "cause", "proof of life", "members", "said")
+    table = Table("component", "state", "since", "cause", "proof of life", "members", "lag", "said")
     for line in lines:
         s = line.status
         style = "green" if line.fine else "bold red"
@@ -212,6 +212,7 @@ def _table(lines: list[Line]) -> Any:
             Text(s.cause),
             _time(s.proof_of_life),
             "" if s.members is None else str(s.members),
+            f"{s.figures['lag']:.0f}" if "lag" in s.figures else "",
             f"{line.age:.0f} s ago",
         )
     return table

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -419,6 +420,25 @@ def test_the_command_lists_shows_and_sends_back(kafka: str, command: Callable[..
     assert command("redrive", "--reason", one.reason, "--yes", "--json")[1]["redriven"] == []
     assert command("redrive", one.id, "--again")[0] == 0
     assert len(asyncio.run(copies(kafka, one))) == 2
+
+
+@pytest.mark.parametrize(("answer", "code", "state"), [("", 1, "waiting"), ("no", 1, "waiting"), ("y", 0, "redriven")])
+def test_on_a_terminal_a_choice_that_names_no_letter_is_confirmed(
+    kafka: str, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, answer: str, code: int, state: str
+) -> None:
+    one = fresh(reason=f"asked {next(_numbers)}")
+    asyncio.run(write(kafka, one))
+    asked: list[str] = []
+
+    def answered(question: str) -> str:
+        asked.append(question)
+        return answer
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", answered)
+    assert command("redrive", "--reason", one.reason)[0] == code
+    assert asked == ["Send 1 dead letter(s) back? [y/N] "]
+    assert command("show", one.id, "--json")[1]["state"] == state
 
 
 def test_what_clickhouse_refused_is_handed_to_clickhouse_and_not_to_the_topic(
