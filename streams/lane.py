@@ -152,14 +152,14 @@ def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
     return record
 
 
-def relay(value: bytes | None, now: datetime) -> Output:
+def relay(value: bytes | None, now: datetime | None = None) -> Output:
     """A person's command, accepted: the same record, on the log that decides.
 
     Raises:
-        Unreadable: the bytes are no command, or it is dated long after `now`.
+        Unreadable: the bytes are no command, or it is dated long after `now`, or too large to be passed on.
     """
     command = decode(_command, value)
-    if command.at - now > AHEAD:
+    if now is not None and command.at - now > AHEAD:
         raise Unreadable(f"dated {command.at.isoformat()}, though read {now.isoformat()}")
     (output,) = fitting([Output(topics.TRANSITIONS.name, command.code.encode(), command)])
     return output
