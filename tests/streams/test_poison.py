@@ -384,7 +384,7 @@ async def test_no_poison_stops_a_partition(fresh_kafka: str, monkeypatch: pytest
         kept = sorted((i for i in read if i.topic == topic.name), key=lambda letter: letter.offset)
         assert [(i.value, i.key, i.cause) for i in kept[: len(poison)]] == poison
     (failed,) = [i for i in read if i.topic == topics.TRANSITIONS.name][len(STOCK_POISON) :]
-    assert (failed.cause, failed.reason) == ("failed", "Speechless: its error can't be told")
+    assert failed.cause == "failed"
     assert [i.cause for i in read if i.topic == topics.COMMANDS.name] == ["empty", "malformed", "invalid"]
     assert REGISTRY.get_sample_value("hitstream_stream_commits_total", {"outcome": "done"})
     counted = {"topic": topics.TRANSITIONS.name, "cause": "failed"}
