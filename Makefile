@@ -17,7 +17,7 @@ help:
 	@echo "make soak    a trading week with a fault every virtual minute; ten real minutes without Kafka"
 	@echo "make fuzz    a million wrong frames"
 	@echo "make chaos   100,000 events while workers and broker are killed at random"
-	@echo "make docs    write docs/asyncapi.yaml and hitstream.example.toml anew"
+	@echo "make docs    write docs/asyncapi.yaml, docs/metrics.md and hitstream.example.toml anew"
 	@echo "make lock    resolve the dependencies anew"
 
 setup: .venv/.installed $(WEB)/dist/.built
@@ -80,6 +80,7 @@ chaos: setup
 
 docs: .venv/.installed
 	@$(BIN)/python -m deploy.asyncapi
+	@$(BIN)/python -m deploy.metrics
 	@$(BIN)/hitstream config --example > hitstream.example.toml
 
 # Universal (every platform) and with hashes; without index addresses, so that pip uses the machine's own.

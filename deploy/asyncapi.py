@@ -86,7 +86,7 @@ def _channel(topic: topics.Topic) -> dict[str, Any]:
 def _typed(config: dict[str, str]) -> dict[str, Any]:
     """Kafka's settings as the binding wants them: the clean-up policy a list, times numbers."""
     return {
-        key: [value] if key == "cleanup.policy" else int(value) if value.isdigit() else value
+        key: value.split(",") if key == "cleanup.policy" else int(value) if value.isdigit() else value
         for key, value in config.items()
     }
 

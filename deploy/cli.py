@@ -19,9 +19,10 @@ from cyclopts import App, CycloptsError, Parameter
 
 from streams.events import ConfigError, HitstreamError
 
-from . import logs, roles
+from . import logs, reporter, roles
 from .account_commands import conditions, doctor, search
 from .clock import Clock
+from .dead_letter_commands import dead_letters
 from .journal_commands import journal, replay
 from .settings import LogSettings, Settings, example, load, origins
 from .sql_commands import backup, export, restore, sql
@@ -47,6 +48,7 @@ app.command(sql)
 app.command(export)
 app.command(backup)
 app.command(restore)
+app.command(dead_letters)
 
 
 @Parameter(name="*")
@@ -132,6 +134,7 @@ def stream(*, common: Common = _COMMON) -> int:
             now=_clock(settings).now,
             ready=ready,
         ),
+        reporter.WORKER,
     )
 
 
@@ -152,6 +155,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
             now=_clock(settings).now,
             ready=ready,
         ),
+        reporter.CLICKHOUSE,
     )
 
 
@@ -172,6 +176,7 @@ def sink_live(*, common: Common = _COMMON) -> int:
             speed=settings.clock.speed,
             ready=ready,
         ),
+        reporter.LIVE,
     )
 
 

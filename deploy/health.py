@@ -12,13 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
-from streams.events import HitstreamError
+from .ports import PortTaken
 
 _READY = Gauge("hitstream_ready", "1 while the role says that it is ready.")
-
-
-class PortTaken(HitstreamError):
-    """Another program listens on a port that is needed."""
 
 
 class Health:

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -19,7 +20,9 @@ import structlog
 from streams.events import ConfigError, HitstreamError
 
 from . import logs
+from .clock import Clock
 from .health import Health
+from .reporter import Kind, Reporter, instance
 from .settings import Settings
 from .supervisor import handed_over
 
@@ -28,12 +31,15 @@ GRACE = 8.0
 Ready = Callable[[str | None], None]
 
 
-def run(name: str, settings: Settings, role: Callable[[Ready], Coroutine[Any, Any, None]]) -> int:
+def run(
+    name: str, settings: Settings, role: Callable[[Ready], Coroutine[Any, Any, None]], kind: Kind | None = None
+) -> int:
     """Run `role` until it ends or a signal comes.
 
     Args:
         name: the role's name, for its log lines.
         role: makes the coroutine, given the callable with which it says that it is ready.
+        kind: as what its status is told to others; None where it tells that itself, or nobody asks.
 
     Returns:
         the exit code.
@@ -46,7 +52,8 @@ def run(name: str, settings: Settings, role: Callable[[Ready], Coroutine[Any, An
         return fail(name, error)
     watchdog = _Watchdog(name)
     try:
-        asyncio.run(_until_signalled(role(health.ready), watchdog))
+        with _reported(role, health, settings, kind) as work:
+            asyncio.run(_until_signalled(work, watchdog))
     except HitstreamError as error:
         return fail(name, error)
     except BaseExceptionGroup as group:
@@ -55,6 +62,35 @@ def run(name: str, settings: Settings, role: Callable[[Ready], Coroutine[Any, An
         watchdog.cancel()
         health.close()
     return 0
+
+
+@contextmanager
+def _reported(
+    role: Callable[[Ready], Coroutine[Any, Any, None]], health: Health, settings: Settings, kind: Kind | None
+) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """The role's work, with a reporter beside it."""
+    if kind is None:
+        yield lambda: role(health.ready)
+        return
+    clock = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
+    with instance(kind.role, settings.health.instance) as name:
+
+        async def work() -> None:
+            reporter = Reporter(
+                kind,
+                name,
+                bootstrap_servers=settings.kafka.bootstrap_servers,
+                now=clock.now,
+                speed=settings.clock.speed,
+            )
+
+            def ready(reason: str | None) -> None:
+                health.ready(reason)
+                reporter.ready(reason)
+
+            await reporter.beside(role(ready))
+
+        yield work
 
 
 def fail(name: str, error: HitstreamError) -> int:
@@ -105,9 +141,9 @@ class _Watchdog:
         os._exit(code)
 
 
-async def _until_signalled(role: Awaitable[None], watchdog: _Watchdog) -> None:
+async def _until_signalled(role: Callable[[], Coroutine[Any, Any, None]], watchdog: _Watchdog) -> None:
     loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(role)
+    task = asyncio.ensure_future(role())
 
     def stop() -> None:
         if not task.cancelling():

@@ -60,9 +60,14 @@ class ClockSettings(_Part):
 
 
 class HealthSettings(_Part):
-    """`[health]`: /healthz, /readyz and /metrics of a role."""
+    """`[health]`: /healthz, /readyz and /metrics of a role, and its name in `hitstream status`."""
 
     port: int = Field(0, ge=0, le=65535, description="Port on loopback; 0 is off.")
+    instance: str = Field(
+        "",
+        pattern=r"^[\w.-]*$",
+        description="Name of this process in `hitstream status`; empty: the machine's, numbered.",
+    )
 
 
 class LogSettings(_Part):

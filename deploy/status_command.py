@@ -36,8 +36,8 @@ FORGOTTEN_AFTER: Final = timedelta(days=1)
 _FINE: Final = {
     "session": {"live", "resting"},
     "subscription": {"live", "resting"},
-    "worker": {"running", "live", "ready", "ok"},
-    "sink": {"running", "live", "ready", "ok"},
+    "worker": {"working"},
+    "sink": {"working", "live"},
     "diagnosis": {"healthy", "quiet", "ready", "scheduled", "running", "done"},
 }
 
@@ -57,7 +57,8 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
     Args:
         now: of the product's clock; `speed` its seconds per real second.
 
-    A standby's trouble is nobody's trouble: where one of several producers of a condition is live, the condition is.
+    A standby's trouble is nobody's trouble: where one of several producers of a condition is live, the condition is;
+    where one of several processes of a role works, the role does.
     """
     lines: list[Line] = []
     for status in statuses:
@@ -82,9 +83,14 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
 
 
 def _what(status: Status) -> tuple[str, str, str]:
-    """What several producers have in common."""
-    alone = status.kind not in ("session", "subscription")
-    return (status.kind, status.component if alone else status.account, status.condition)
+    """What several producers of a condition, or several processes of a role, have in common."""
+    match status.kind:
+        case "session" | "subscription":
+            return (status.kind, status.account, status.condition)
+        case "worker" | "sink":
+            return (status.kind, status.component.rpartition("/")[0], "")
+        case _:
+            return (status.kind, status.component, "")
 
 
 async def read(bootstrap_servers: str, within: float = 15.0) -> list[Status]:
@@ -230,7 +236,7 @@ _STATES: Final = {
     "missed": "놓침",
 }
 _HEADS: Final = {
-    "": "", "state": "상태", "since": "부터", "alive": "생존 확인", "members": "현재", "cause": "까닭",
+    "": "", "state": "상태", "since": "부터", "alive": "생존 확인", "members": "현재", "lag": "지연", "cause": "까닭",
 }  # fmt: skip
 
 
@@ -244,10 +250,10 @@ def _view(lines: list[Line], now: datetime, *, korean: bool) -> Any:
         return Text("아직 소식이 없습니다: 수집기가 실행 중인지 확인하세요." if korean else
                     "No component has said anything: is a producer running?")  # fmt: skip
     wide = Console().width >= _NARROW
-    heads = [head for head in _HEADS if wide or head not in ("alive", "members")]
+    heads = [head for head in _HEADS if wide or head not in ("alive", "members", "lag")]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for head in heads:
-        right = head == "members"
+        right = head in ("members", "lag")
         table.add_column(
             _HEADS[head] if korean else head, justify="right" if right else "left", no_wrap=head != "cause"
         )
@@ -287,6 +293,7 @@ def _row(line: Line, now: datetime, heads: list[str], *, korean: bool) -> list[A
         "since": _time(s.since, now),
         "alive": _time(s.proof_of_life, now),
         "members": "" if s.members is None else str(s.members),
+        "lag": f"{s.figures['lag']:.0f}" if "lag" in s.figures else "",
         "cause": Text(cause, style="" if not line.fine else "dim"),
     }
     return [cells[head] for head in heads]

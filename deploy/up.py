@@ -31,6 +31,7 @@ from sinks.live.guard import check_exposure
 from streams.events import KST, ConfigError, HitstreamError
 
 from .clock import Clock
+from .ports import PortTaken
 from .settings import PREFIX, Settings, load
 from .supervisor import NO_ANSWER, Child, RoleFailed
 
@@ -60,10 +61,6 @@ LOCAL_THRESHOLD: Final = 1.5
 
 _HUNG: Final = 30.0  # seconds without a health answer
 _STAGES: Final = (("roles", 6.0), ("servers", 3.5))
-
-
-class PortInUse(HitstreamError):
-    """A port that `up` needs is taken."""
 
 
 class AlreadyUp(HitstreamError):
@@ -167,7 +164,7 @@ class _Plan:
         self._set("clock__speed", repr(clock.speed))
 
     def refuse_taken_ports(self) -> None:
-        """Raise PortInUse if something already listens where we are going to."""
+        """Raise PortTaken if something already listens where we are going to."""
         local = self.settings.local
         wanted = [
             (self.kafka, "127.0.0.1", local.kafka_port, "the local Kafka", "local.kafka_port"),
@@ -177,7 +174,7 @@ class _Plan:
         ]
         for ours, host, port, what, setting in wanted:
             if ours and port and _taken(host, port):
-                raise PortInUse(
+                raise PortTaken(
                     f"Port {port}, which {what} needs, is taken by another program; stop that one, or choose another "
                     f"port with {setting} (HITSTREAM_{setting.upper().replace('.', '__')})."
                 )

@@ -23,8 +23,12 @@ SUBSCRIPTION_SINCE: Final = Gauge(
 )
 PUBLISHED: Final = Counter("hitstream_producer_published", "Records that Kafka has acknowledged.", ["topic"])
 PUBLISH_FAILURES: Final = Counter("hitstream_producer_publish_failures", "Batches that had to be sent again.")
-DROPPED: Final = Counter("hitstream_producer_dropped", "Records that found no room in the queue.", ["topic"])
-WAITING: Final = Gauge("hitstream_producer_waiting", "Records that wait for Kafka's acknowledgement.")
+DROPPED: Final = Counter(
+    "hitstream_producer_dropped",
+    "Records that were not taken for Kafka: `superseded` (others wait on the disk), `crowded`, `full`, `too-large`.",
+    ["topic", "reason"],
+)
+WAITING: Final = Gauge("hitstream_producer_waiting_records", "Records that wait for Kafka's acknowledgement.")
 SPOOLED: Final = Gauge("hitstream_producer_spool_bytes", "Bytes that wait on the disk for Kafka.")
 SESSION: Final = Gauge("hitstream_producer_session", "1 for the state in which the session is.", ["state"])
 CHANGES: Final = Counter(

@@ -107,20 +107,27 @@ class Publisher:
         """Take a record for Kafka.
 
         A `passing` record is left out while others wait on the disk: the next one says it better. So is a status or a
-        raw frame while there is little room: the numbers of the frames tell that some are missing.
+        raw frame while there is little room: the numbers of the frames tell that some are missing. What is larger than
+        any broker takes is left out, and said. Everything that is left out is counted by its reason.
 
         Raises:
             QueueFull: there is no room.
         """
         topic, key = route(record)
-        if (passing and self.spooled) or (isinstance(record, events.Status | events.Frame) and self._crowded):
-            metrics.DROPPED.labels(topic).inc()
-            return
+        if passing and self.spooled:
+            return self._drop(topic, "superseded")
+        if isinstance(record, events.Status | events.Frame) and self._crowded:
+            return self._drop(topic, "crowded")
+        value = events.encode(record)
+        if len(value) > topics.MAX_RECORD:
+            # No broker takes it, and what waits behind it would wait for ever.
+            _log.error("a record is larger than what a broker takes, and is left out", topic=topic, bytes=len(value))
+            return self._drop(topic, "too-large")
         at = record.received_at.timestamp() if hasattr(record, "received_at") else 0.0
-        outgoing = Spooled(topic, key, events.encode(record), at)
+        outgoing = Spooled(topic, key, value, at)
         if not (self.spooled and not self._queue and self._to_spool(outgoing)):
             if len(self._queue) >= self._room:
-                metrics.DROPPED.labels(topic).inc()
+                self._drop(topic, "full")
                 raise QueueFull(
                     f"Kafka at {self._bootstrap_servers} has taken nothing and {len(self):,} records wait:"
                     " check that it runs"
@@ -130,6 +137,10 @@ class Publisher:
             self._queue.append(outgoing)
         self._offered += 1
         self._wake.set()
+        return None
+
+    def _drop(self, topic: str, reason: str) -> None:
+        metrics.DROPPED.labels(topic, reason).inc()
 
     @property
     def _crowded(self) -> bool:

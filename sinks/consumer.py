@@ -42,7 +42,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, Me
 from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import Counter, Gauge
 
-from streams.events import DeadLetter, HitstreamError, Record, encode, identity
+from streams.events import DeadLetter, HitstreamError, LetterCause, Record, dead_letter, encode, identity
 from streams.topics import DEAD_LETTERS, Topic
 
 log = structlog.get_logger(__name__)
@@ -66,9 +66,23 @@ _retries = Counter(
     "hitstream_sink_retries_total", "Batches tried again because the store could not take them.", ["group"]
 )
 _abandoned = Counter("hitstream_sink_abandoned_batches_total", "Batches left to be read again.", ["group"])
-_dead = Counter("hitstream_sink_dead_letters_total", "Records that went to dead-letters.", ["group", "topic"])
+_dead = Counter(
+    "hitstream_sink_dead_letters_total",
+    "Records that went to dead-letters, by the class of the reason.",
+    ["group", "topic", "cause"],
+)
+_tombstones = Counter(
+    "hitstream_sink_tombstones_total", "Records without a value: nothing to apply.", ["group", "topic"]
+)
 _anew = Counter(
     "hitstream_sink_rereads_total", "Partitions read from the beginning: the topic is another one.", ["group"]
+)
+
+
+_progress = Gauge(
+    "hitstream_sink_progress_timestamp_seconds",
+    "Unix time at which a batch was last committed, or Kafka last said that nothing waits.",
+    ["group"],
 )
 
 
@@ -92,10 +106,14 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A record that can never be applied, and why. Its untouched bytes go to dead-letters."""
+    """A record that can never be applied, and why. Its untouched bytes go to dead-letters.
+
+    `cause` is the class of the reason, as in `DeadLetter`.
+    """
 
     source: ConsumerRecord
     reason: str
+    cause: LetterCause = "refused"
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -326,6 +344,7 @@ class _Sink:
             if fetched.count:
                 await self._settle(consumer, assignments, fetched)
                 self.heard = time.time()
+            _progress.labels(self.group).set(self.heard)
 
     async def _place(self, consumer: AIOKafkaConsumer, assignments: _Assignments) -> _Placed:
         """Go to where the group was; and one record back where a fingerprint tells which one that must be.
@@ -455,11 +474,14 @@ class _Sink:
             decoder = self.decoders[partition.topic]
             for source in records:
                 if source.value is None:  # a tombstone: compaction's own, no record
+                    _tombstones.labels(self.group, partition.topic).inc()
                     continue
                 try:
                     read.append(Received(decoder.decode(source.value), source))
+                except msgspec.ValidationError as error:
+                    refused.append(Refused(source, str(error), "invalid"))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    refused.append(Refused(source, str(error)))
+                    refused.append(Refused(source, str(error), "malformed"))
         return batch, refused
 
     async def _bury(self, refused: Sequence[Refused]) -> None:
@@ -477,13 +499,9 @@ class _Sink:
                 for letter in map(self._letter, refused):
                     try:
                         await self._post(producer, letter)
-                    except MessageSizeTooLargeError:
-                        size = (
-                            f"its {len(letter.value or b'')} bytes are too many for a dead letter and only at its place"
-                        )
-                        await self._post(
-                            producer, msgspec.structs.replace(letter, value=None, reason=f"{letter.reason} ({size})")
-                        )
+                    except MessageSizeTooLargeError:  # the topic was given less room than it should have
+                        size = len(letter.value or b"")
+                        await self._post(producer, msgspec.structs.replace(letter, value=None, omitted=size))
         finally:
             try:
                 async with asyncio.timeout(_STOP_SECONDS):
@@ -493,7 +511,7 @@ class _Sink:
 
     async def _post(self, producer: AIOKafkaProducer, letter: DeadLetter) -> None:
         await producer.send_and_wait(DEAD_LETTERS.name, encode(letter), key=letter.topic.encode())
-        _dead.labels(self.group, letter.topic).inc()
+        _dead.labels(self.group, letter.topic, letter.cause).inc()
         log.error(
             "a record went to dead-letters",
             topic=letter.topic,
@@ -504,17 +522,18 @@ class _Sink:
 
     def _letter(self, refused: Refused) -> DeadLetter:
         source = refused.source
-        return DeadLetter(
-            # With the fingerprint, because a topic that is created anew counts its offsets from 0 again.
-            id=identity("dead-letter", self.component, source.topic, source.partition, _fingerprint(source)),
+        return dead_letter(
+            component=self.component,
             topic=source.topic,
             partition=source.partition,
             offset=source.offset,
+            timestamp=source.timestamp,
             key=source.key,
             value=source.value,
+            cause=refused.cause,
             reason=refused.reason,
-            component=self.component,
             at=self.now(),
+            headers=source.headers,
         )
 
     async def _commit(self, consumer: AIOKafkaConsumer, fetched: _Fetched) -> None:

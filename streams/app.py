@@ -18,21 +18,22 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import faust
 import structlog
 from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
-from prometheus_client import Counter, Gauge, Histogram
+from faust.exceptions import ConsumerNotStarted
 
-from . import topics
+from . import metrics, topics
 from .changelog import Replica, Writer
 from .checkpoint import Checkpoint, pass_by
-from .events import DeadLetter, HitstreamError, encode, identity
+from .events import HitstreamError, encode
 from .holding import Holding
 from .lane import Decision, Lane, MembershipLane, Output, StandingLane, Unreadable, relay
+from .letters import bury
 from .recommend import Policy
 from .settings import ConditionRule, RecommendSettings, StreamSettings
 from .transport import Transport
@@ -58,24 +59,13 @@ SEND_TIMEOUT: Final = 30.0
 #: Seconds that the app gets to leave in order.
 STOP_TIMEOUT: Final = 4.0
 
-RECORDS_IN = Counter("hitstream_stream_records", "Records read, by topic.", ["topic"])
-RECORDS_OUT = Counter("hitstream_stream_outputs", "Records published and acknowledged, by topic.", ["topic"])
-IGNORED = Counter("hitstream_stream_ignored", "Records that changed nothing, by topic and reason.", ["topic", "reason"])
-DEAD = Counter("hitstream_stream_dead_letters", "Records that could not be read or applied, by topic.", ["topic"])
+#: Real seconds between two looks at the lag.
+MEASURE: Final = 2.0
 #: Where the state of each topic's partitions is kept.
 CHANGELOGS: Final = {
     topics.CONDITION_EVENTS.name: topics.MEMBERS_STATE,
     topics.TRANSITIONS.name: topics.STANDINGS_STATE,
 }
-
-LANES = Gauge("hitstream_stream_lanes", "Partitions that this worker owns, by topic.", ["topic"])
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
-LATENCY = Histogram(
-    "hitstream_stream_latency_seconds",
-    "From a hit's receipt to its record on the topic, acknowledged; on the product's clock.",
-    ["topic"],
-    buckets=_BUCKETS,
-)
 
 
 async def work(
@@ -207,6 +197,7 @@ class Worker:
                             self._replica.follow(),
                             self._settle_gathered(),
                             self._announce(),
+                            self._measure(),
                             self._beat(),
                             self._app.start(),
                         )
@@ -284,6 +275,7 @@ class Worker:
     async def _on_revoked(self, _app: Any, revoked: Iterable[Any], **_: Any) -> None:
         """Finish the batches on their way, write their state and commit: whoever comes next has nothing to repeat."""
         self._ready("partitions are being assigned")
+        metrics.REBALANCES.inc()
         for turn in self._turn.values():
             async with turn:
                 pass
@@ -319,7 +311,7 @@ class Worker:
             if (settled := self._holdings[tp].settled) is not None:
                 consumer.finish(tp, settled)
         for name in CHANGELOGS:
-            LANES.labels(name).set(sum(tp.topic == name for tp in owned))
+            metrics.LANES.labels(name).set(sum(tp.topic == name for tp in owned))
         log.info("partitions taken over", kept=[_place(tp) for tp in kept], all=[_place(tp) for tp in sorted(owned)])
         if generation == self._app.consumer_generation_id:
             self._ready(None)
@@ -339,6 +331,7 @@ class Worker:
             if tp.topic == topics.CONDITION_EVENTS.name
             else StandingLane(tp.partition, items, end, self._policy)
         )
+        metrics.RECOVERIES.labels(tp.topic).inc()
         self._holdings[tp] = Holding(lane, writer, self._replica, changelog)
 
     # --- records ----------------------------------------------------------------------------------------------------
@@ -362,13 +355,14 @@ class Worker:
                         batch = await consumer.next_of(event.message)
                         if not batch:
                             continue
+                        started = time.monotonic()
                         await process(tp, batch)
                     except Exception as error:
                         self._fail(error)
                         # Faust would acknowledge the batch and go on behind it.
                         await asyncio.Event().wait()
-                    RECORDS_IN.labels(tp.topic).inc(len(batch))
                     consumer.pass_over(tp, batch[-1].offset + 1)
+                    metrics.done(tp.topic, batch, time.monotonic() - started)
 
         self._app.agent(topic, name=source.name)(agent)
 
@@ -380,7 +374,7 @@ class Worker:
             decision = self._decide(holding.lane, record)
             outputs += decision.outputs
             for reason in decision.ignored:
-                IGNORED.labels(tp.topic, reason).inc()
+                metrics.IGNORED.labels(tp.topic, reason).inc()
         await self._checkpoint("decided", tp.topic)
         await self._publish(tp.topic, outputs)
         await self._checkpoint("outputs-acknowledged", tp.topic)
@@ -389,38 +383,28 @@ class Worker:
 
     def _decide(self, lane: Lane, record: Any) -> Decision:
         try:
-            return lane.take(record.value, record.offset)
-        except Unreadable as error:
-            return self._bury(record, str(error))
+            return lane.take(record.value, record.offset, record.key)
         except Exception as error:
-            # The rules are pure: nothing has changed, and the record is kept. It must not stop the others.
-            log.exception("record can't be applied", topic=record.topic, offset=record.offset)
-            return self._bury(record, f"{type(error).__name__}: {error}")
+            return Decision([self._bury(record, error)], [])
 
-    def _bury(self, record: Any, reason: str) -> Decision:
-        DEAD.labels(record.topic).inc()
-        log.warning("dead letter", topic=record.topic, partition=record.partition, offset=record.offset, reason=reason)
-        letter = DeadLetter(
-            id=identity("dead-letter", record.topic, record.partition, record.offset),
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            key=record.key,
-            value=record.value,
-            reason=reason,
-            component="stream",
-            at=self._now().astimezone(UTC),
-        )
-        return Decision([Output(topics.DEAD_LETTERS.name, record.topic.encode(), letter)], [])
+    def _bury(self, record: Any, error: Exception) -> Output:
+        """Keep a record that can't be read or applied. A lane that fails has not changed, and the others go on."""
+        place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        letter = bury(record, error, self._now())
+        if isinstance(error, Unreadable):
+            log.warning("dead letter", reason=letter.reason, **place)
+        else:
+            log.exception("dead letter: the record can't be applied", **place)
+        return Output(topics.DEAD_LETTERS.name, record.topic.encode(), letter)
 
     async def _relay(self, tp: Any, batch: Sequence[Any]) -> None:
         """Accept commands: from here on they are part of the log that decides."""
         outputs: list[Output] = []
         for record in batch:
             try:
-                outputs.append(relay(record.value))
-            except Unreadable as error:
-                outputs += self._bury(record, str(error)).outputs
+                outputs.append(relay(record.value, self._now()))
+            except Exception as error:
+                outputs.append(self._bury(record, error))
         await self._publish(tp.topic, outputs)
         self._app.consumer.finish(tp, batch[-1].offset + 1)
 
@@ -466,6 +450,16 @@ class Worker:
                     except (KafkaError, HitstreamError) as error:
                         self._fail(error)
 
+    async def _measure(self) -> None:
+        """Look at how far the logs are ahead of us, also while nothing is done."""
+        while True:
+            await asyncio.sleep(MEASURE)
+            metrics.OPEN.set(sum(h.lane.open for h in self._holdings.values() if isinstance(h.lane, StandingLane)))
+            if (consumer := self._app.consumer) is not None:
+                # What is assigned changes in Faust's own thread, and aiokafka asserts that it has not.
+                with contextlib.suppress(AssertionError, ConsumerNotStarted):
+                    metrics.behind({tp: consumer.highwater(tp) for tp in consumer.expected}, consumer.expected)
+
     # --- Kafka ------------------------------------------------------------------------------------------------------
 
     async def _publish(self, source: str, outputs: Sequence[Output], partition: int | None = None) -> None:
@@ -477,11 +471,7 @@ class Worker:
                 pending.append(await producer.send(output.topic, output.key, value, partition, None, None))
                 await self._checkpoint("output-sent", source)
             await asyncio.gather(*pending)
-        now = self._now()
-        for output in outputs:
-            RECORDS_OUT.labels(output.topic).inc()
-            if output.heard_at is not None:
-                LATENCY.labels(output.topic).observe(max(0.0, (now - output.heard_at).total_seconds()))
+        metrics.published(outputs, self._now())
 
     @contextlib.contextmanager
     def _writing(self, names: set[str]) -> Iterator[None]:

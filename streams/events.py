@@ -18,10 +18,18 @@ Units and conventions, once for all records:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Annotated, Final, Literal
 
 import msgspec
+
+#: Kafka header of a record that `hitstream dead-letters redrive` has sent back: the id of its dead letter.
+REDRIVE_HEADER: Final = "hitstream-dead-letter"
+
+# In base64 a third more, and 4 MiB is what a dead letter may have. A reason's characters may take six bytes each.
+_LETTER_BYTES: Final = 2_900_000
+_REASON_LENGTH: Final = 300
 
 KST: Final = timezone(timedelta(hours=9), "KST")
 
@@ -368,8 +376,18 @@ class Frame(Record, frozen=True, kw_only=True):
     text: str
 
 
+LetterCause = Literal["empty", "malformed", "invalid", "key", "failed", "unfit", "refused"]
+
+
 class DeadLetter(Record, frozen=True, kw_only=True):
-    """A record that could not be read or applied: its untouched bytes (base64 in JSON), where it stood, and why."""
+    """A record that could not be read or applied: its untouched bytes (base64 in JSON), where it stood, and why.
+
+    `component` says who could not; `cause` is the class of the `reason`: `empty`, `malformed` (no JSON), `invalid` (not
+    a record of this topic), `key` (not that of its content), `failed` (a rule or a bug), `unfit` (what it leads to
+    can't be written), `refused` (by the store). `value` is None for an empty record, and where `omitted` says that its
+    bytes were too many for a letter: they are only at their place. `redriven` is the letter that this one is of again,
+    after it was sent back to its topic.
+    """
 
     id: str
     topic: str
@@ -377,8 +395,29 @@ class DeadLetter(Record, frozen=True, kw_only=True):
     offset: int
     key: bytes | None = None
     value: bytes | None = None
+    omitted: int = 0
+    cause: str = ""
     reason: str
     component: str
+    redriven: str = ""
+    at: Moment
+
+
+class Redrive(Record, frozen=True, kw_only=True):
+    """That a dead letter is sent back: said before (`done` false), and again with the same `id` once it has arrived.
+
+    `partition` is where it goes and `after` the end of that partition before it was sent, so that whoever finds only
+    the first word can look whether the record has arrived. `offset` is where it stands, None where it was handed to
+    the store that had refused it (`topic` is empty then).
+    """
+
+    id: str
+    letter_id: str
+    topic: str
+    partition: int = 0
+    after: int = 0
+    offset: int | None = None
+    done: bool
     at: Moment
 
 
@@ -404,6 +443,55 @@ def condition_key(account: str, condition: str) -> bytes:
 def identity(*parts: object) -> str:
     """A stable 128-bit identity of a fact, as 32 hex digits."""
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def letter_id(component: str, topic: str, partition: int, offset: int, timestamp: int) -> str:
+    """Identity of a dead letter: a record at its place, and who could not take it.
+
+    With Kafka's `timestamp` (ms), because a topic that is made anew counts its offsets from 0 again.
+    """
+    return identity("dead-letter", component, topic, partition, offset, timestamp)
+
+
+def dead_letter(
+    *,
+    component: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    timestamp: int,
+    key: bytes | None,
+    value: bytes | None,
+    cause: LetterCause,
+    reason: str,
+    at: datetime,
+    headers: Sequence[tuple[str, bytes]] = (),
+) -> DeadLetter:
+    """The dead letter of a Kafka record, which always fits on its topic: a poison record must not stop its reader.
+
+    A reason may quote what the record said, so it is cut; bytes that don't fit are left out and only at their place.
+    """
+    redriven = next((name.decode(errors="replace") for header, name in headers if header == REDRIVE_HEADER), "")
+    omitted = 0
+    if len(value or b"") + len(key or b"") > _LETTER_BYTES:
+        omitted = len(value or b"")
+        value = None
+        key = key if len(key or b"") <= _LETTER_BYTES else None
+        reason = f"{reason[:_REASON_LENGTH]} (its {omitted} bytes are too many for a dead letter and only at its place)"
+    return DeadLetter(
+        id=letter_id(component, topic, partition, offset, timestamp),
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        key=key,
+        value=value,
+        omitted=omitted,
+        cause=cause,
+        reason=reason[: 2 * _REASON_LENGTH],
+        component=component,
+        redriven=redriven[:64],
+        at=at,
+    )
 
 
 def event_id(account: str, condition: str, code: str, action: str, at: datetime, ordinal: int) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
+from types import EllipsisType
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -23,6 +24,7 @@ from .events import (
     ConditionRecord,
     Due,
     HitstreamError,
+    LetterCause,
     Record,
     StockRecord,
     condition_key,
@@ -31,6 +33,13 @@ from .events import (
 
 #: Table keys: JSON arrays that begin with the partition, so that a value says itself to which lane it belongs.
 TableKey = tuple[int, str, str] | tuple[int, str, str, str]
+
+#: A record's Kafka key; `...` where it is not looked at.
+Key = bytes | EllipsisType | None
+
+#: How far a record may be dated ahead of its receipt. One from a later day would end the day, and all that comes after
+#: it would be late: a single wrong date must not silence a condition.
+AHEAD: Final = timedelta(hours=6)
 
 _key_encoder: Final = msgspec.json.Encoder()
 _key_decoder: Final = msgspec.json.Decoder(list[Any])
@@ -43,7 +52,11 @@ _standing: Final = msgspec.json.Decoder(recommend.Standing)
 
 
 class Unreadable(HitstreamError):
-    """A record's bytes are not a record of its topic."""
+    """A record's bytes are not a record of its topic. `cause` is the class of the reason, as in `DeadLetter`."""
+
+    def __init__(self, reason: str, cause: LetterCause = "invalid") -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class Output(NamedTuple):
@@ -65,11 +78,18 @@ class Decision(NamedTuple):
 class Lane(Protocol):
     """What the shell needs of a lane."""
 
-    def take(self, value: bytes | None, position: int) -> Decision:
-        """Decide one record and advance.
+    def take(self, value: bytes | None, position: int, key: Key = ...) -> Decision:
+        """Decide one record and advance. Whatever it raises, nothing has changed.
+
+        Args:
+            value: its bytes.
+            position: its offset.
+            key: its Kafka key, which must be that of its content: with another one it may stand beside records that it
+                belongs behind. `...` is not looked at.
 
         Raises:
-            Unreadable: the bytes are no record of the topic; nothing has changed.
+            Unreadable: the bytes are no record of the topic, or the key is another one.
+            Exception: whatever else a rule raises.
         """
 
     def writes(self) -> list[tuple[bytes, bytes | None]]:
@@ -82,30 +102,63 @@ class Lane(Protocol):
 _T = TypeVar("_T", bound=Record)
 
 
+def checked(key: Key, expected: bytes) -> None:
+    """Make sure that a record has the key of its content.
+
+    Raises:
+        Unreadable: it has another one.
+    """
+    if key is not ... and key != expected:
+        raise Unreadable(f"its key is {key!r:.100} and should be {expected!r:.100}", "key")
+
+
+def fitting(outputs: list[Output]) -> list[Output]:
+    """The outputs, once it is sure that they can be written.
+
+    Raises:
+        Unreadable: one can't be, or is larger than what a broker takes.
+    """
+    for output in outputs:
+        try:
+            size = len(encode(output.record)) + len(output.key)
+        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            raise Unreadable(f"what it leads to can't be written: {error}", "unfit") from error
+        if size > topics.MAX_RECORD:
+            raise Unreadable(f"what it leads to has {size} bytes, more than a broker takes", "unfit")
+    return outputs
+
+
 def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
-    """A record from a topic's bytes.
+    """A record from a topic's bytes; its times are possible.
 
     Raises:
         Unreadable: with the reason.
     """
     if value is None:
-        raise Unreadable("empty record")
+        raise Unreadable("empty record", "empty")
     try:
-        return decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        record = decoder.decode(value)
+    except msgspec.ValidationError as error:
         raise Unreadable(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Unreadable(str(error), "malformed") from error
+    at, received_at = getattr(record, "at", None), getattr(record, "received_at", None)
+    if at is not None and received_at is not None and at - received_at > AHEAD:
+        raise Unreadable(f"dated {at.isoformat()}, though received {received_at.isoformat()}")
+    return record
 
 
 def relay(value: bytes | None, now: datetime | None = None) -> Output:
     """A person's command, accepted: the same record, on the log that decides. `now` as in `commands.refusal`.
 
     Raises:
-        Unreadable: the bytes are no command, or none that can be accepted.
+        Unreadable: the bytes are no command, or none that can be accepted or passed on.
     """
     command = decode(_command, value)
     if reason := commands.refusal(command, now):
         raise Unreadable(f"refused: {reason}")
-    return Output(topics.TRANSITIONS.name, command.code.encode(), command)
+    (output,) = fitting([Output(topics.TRANSITIONS.name, command.code.encode(), command)])
+    return output
 
 
 def _keys(items: Iterable[tuple[bytes, bytes]], partition: int) -> Iterator[tuple[list[str], bytes]]:
@@ -164,23 +217,29 @@ class MembershipLane:
         for state in self._states.values():
             self._note(state)
 
-    def take(self, value: bytes | None, position: int) -> Decision:
+    def take(self, value: bytes | None, position: int, key: Key = ...) -> Decision:
         record = decode(_condition_record, value)
+        checked(key, condition_key(record.account, record.condition))
         if position <= self._last:
             self._forget_positions()
         self._last = position
-        state = self._state(record.account, record.condition)
+        owner = record.account, record.condition
+        state = self._states.get(owner) or membership.State(*owner)
         effect = membership.apply(state, record, position)
-        state.advance(effect)
-        if effect.day is not None:
-            self._changed.setdefault((state.account, state.condition), set()).update(effect.members)
-            self._note(state)
         outputs = []
         for output in effect.outputs:
             fresh = getattr(output, "origin", "") == "realtime"
             outputs.append(
                 Output(topics.TRANSITIONS.name, output.code.encode(), output, output.received_at if fresh else None)
             )
+        # What can fail stands before what remembers: a record that fails leaves the lane as it was.
+        fitting(outputs)
+        if effect.day is not None:
+            membership.day_end_due(*owner, effect.day.date)
+            self._states[owner] = state
+            state.advance(effect)
+            self._changed.setdefault(owner, set()).update(effect.members)
+            self._note(state)
         return Decision(outputs, [ignored.reason for ignored in effect.ignored])
 
     def writes(self) -> list[tuple[bytes, bytes | None]]:
@@ -249,6 +308,8 @@ class StandingLane:
         self._policy = policy
         self._standings = {(key[0], key[1]): _standing.decode(value) for key, value in _keys(items, partition)}
         self._changed: set[tuple[str, str]] = set()
+        #: Recommendations that are open.
+        self.open = sum(standing.opening is not None for standing in self._standings.values())
         self._last = -1
         self._agenda = _Agenda()
         if any(standing.position >= end for standing in self._standings.values()):
@@ -256,22 +317,29 @@ class StandingLane:
         for standing in self._standings.values():
             self._note(standing)
 
-    def take(self, value: bytes | None, position: int) -> Decision:
+    def take(self, value: bytes | None, position: int, key: Key = ...) -> Decision:
         record = decode(_stock_record, value)
+        checked(key, record.code.encode())
         if position <= self._last:
             self._forget_positions()
         self._last = position
         owner = record.account, record.code
         before = self._standings.get(owner)
         outcome = recommend.apply(before, record, position, self._policy)
+        outputs = fitting(
+            [
+                Output(topics.RECOMMENDATIONS.name, revision.code.encode(), revision, _heard_at(record))
+                for revision in outcome.revisions
+            ]
+        )
+        # What can fail stands before what remembers: a record that fails leaves the lane as it was.
         if outcome.standing is not None and outcome.standing is not before:
+            due = recommend.dues(outcome.standing)
+            self.open += (outcome.standing.opening is not None) - (before is not None and before.opening is not None)
             self._standings[owner] = outcome.standing
             self._changed.add(owner)
-            self._note(outcome.standing)
-        outputs = [
-            Output(topics.RECOMMENDATIONS.name, revision.code.encode(), revision, _heard_at(record))
-            for revision in outcome.revisions
-        ]
+            for deadline in due:
+                self._agenda.note(deadline, owner)
         return Decision(outputs, [outcome.ignored] if outcome.ignored else [])
 
     def writes(self) -> list[tuple[bytes, bytes | None]]:

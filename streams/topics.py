@@ -12,6 +12,9 @@ import msgspec
 
 from . import events
 
+#: Bytes of a record that any broker takes: 1 MiB by default, less what Kafka adds.
+MAX_RECORD: Final = 1_000_000
+
 PREFIX: Final = "hitstream."
 _DAY_MS: Final = 86_400_000
 
@@ -102,6 +105,12 @@ STATUS: Final = Topic(
     retention_ms=None,
     records=(events.Status,),
     doc="What every component is doing: the last record of a component is what is true now.",
+    # All say it again every few seconds: it is compacted soon, and what nobody says any more is gone after a week.
+    settings={
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(7 * _DAY_MS),
+        "segment.ms": str(_DAY_MS // 24),
+    },
 )
 FRAMES: Final = Topic(
     name=f"{PREFIX}frames",
@@ -116,8 +125,8 @@ DEAD_LETTERS: Final = Topic(
     key="source topic",
     partitions=1,
     retention_ms=30 * _DAY_MS,
-    records=(events.DeadLetter,),
-    doc="What could not be read or applied: the untouched bytes, where they stood, and why.",
+    records=(events.DeadLetter, events.Redrive),
+    doc="What could not be read or applied: the untouched bytes, where they stood, and why; and what was sent back.",
     # Base64 makes a third more of the largest record that a broker takes (1 MiB), and a dead letter must always fit.
     settings={"max.message.bytes": str(4 * 1024 * 1024)},
 )

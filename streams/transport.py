@@ -25,6 +25,7 @@ import structlog
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from . import metrics
 from .checkpoint import Checkpoint, pass_by
 
 log = structlog.get_logger(__name__)
@@ -105,9 +106,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if kept:
             await self._thread.seek_wait(kept)
         fresh = [aiokafka_tp for tp, (aiokafka_tp, offset) in committed.items() if not offset and tp not in kept]
-        if fresh:
-            await self._thread.seek_to_beginning(*fresh)
         beginnings = await self.earliest_offsets(*fresh) if fresh else {}
+        if fresh:
+            await self._thread.seek_wait({TP(tp.topic, tp.partition): beginnings[tp] for tp in fresh})
         for tp, (aiokafka_tp, offset) in committed.items():
             if offset:
                 self._committed_offset[tp] = offset
@@ -141,6 +142,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def _commit(self, offsets: Mapping[Any, int]) -> bool:
         committed = bool(await super()._commit(offsets))
+        metrics.COMMITS.labels("done" if committed else "refused").inc()
         for topic in {tp.topic for tp in offsets}:
             await self.transport.checkpoint("offset-committed", topic)
         return committed

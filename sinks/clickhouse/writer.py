@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import structlog
+from aiokafka import TopicPartition
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError, DataError, Error
 from clickhouse_connect.driver.insert import InsertContext
@@ -93,6 +94,22 @@ async def run(
             now=now,
             ready=ready,
         )
+    finally:
+        await client.close()
+
+
+async def insert_again(settings: ClickHouseSettings, records: Sequence[Received]) -> Sequence[Refused]:
+    """Store records that were refused before, outside the group; returns those that are refused again.
+
+    Raises `HitstreamError` if ClickHouse can't be reached or can't take rows now.
+    """
+    client = await connect_async(settings)
+    batch = Batch({})
+    for received in records:
+        source = received.source
+        batch.partitions.setdefault(TopicPartition(source.topic, source.partition), []).append(received)
+    try:
+        return await Writer(client, parse_dsn(settings.dsn).address).apply(batch)
     finally:
         await client.close()
 

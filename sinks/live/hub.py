@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 from bisect import insort
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime, timedelta
 from itertools import islice
@@ -108,6 +108,7 @@ class Hub:
         speed: market seconds per real second.
         limits: how much is kept.
 
+    `left_out` counts what there was no room for, until somebody takes note of it and clears it.
     `generation` counts how often the state was started anew: a browser that was told of an earlier generation needs a
     new snapshot, deltas can't bring it there.
     """
@@ -118,6 +119,7 @@ class Hub:
         self.limits = limits or Limits()
         self.number = 0
         self.generation = 0
+        self.left_out: Counter[str] = Counter()
         self.day: date | None = None
         # Clocks of two machines may differ: a record of tomorrow is believed this long before our own midnight.
         self._skew = timedelta(seconds=5) * max(speed, 1.0)
@@ -193,6 +195,7 @@ class Hub:
         counts = self._counts.get(key)
         if counts is None:
             if len(self._counts) >= self.limits.conditions:
+                self.left_out["transition of another condition"] += 1
                 return []
             counts = self._counts[key] = _Counts()
         if not counts.advance(transition):
@@ -200,6 +203,7 @@ class Hub:
         insort(self._feed, _place(transition))
         if len(self._feed) > self.limits.transitions:
             del self._feed[0]
+            self.left_out["line of the feed"] += 1
         return [self._line(transition), self._condition(key)]
 
     def _recommendation(self, new: Recommendation, now: datetime) -> list[Change]:
@@ -222,6 +226,7 @@ class Hub:
         return [self._view(new)]
 
     def _forget(self, recommendation_id: str) -> None:
+        self.left_out["closed recommendation"] += 1
         del self._closed[recommendation_id]
         old = self._recommendations.pop(recommendation_id)
         self._of_code[old.code].discard(recommendation_id)
@@ -263,6 +268,7 @@ class Hub:
             self._subscriptions.move_to_end(key)
             if len(self._subscriptions) > self.limits.conditions:
                 self._subscriptions.popitem(last=False)
+                self.left_out["condition"] += 1
             after = self._condition(key)
             return [after] if after != before or len(held) == 1 else []
         if not _supersedes(status, self._components.get(status.component), now):
@@ -271,11 +277,13 @@ class Hub:
         self._components.move_to_end(status.component)
         if len(self._components) > self.limits.components:
             self._components.popitem(last=False)
+            self.left_out["component"] += 1
         return [ComponentView(status=status)]
 
     def _stock(self, stock: Stock) -> list[Change]:
         held = self._stocks.get(stock.code)
         if held is None and len(self._stocks) >= self.limits.stocks:
+            self.left_out["stock"] += 1
             return []
         if held is not None and (stock.received_at < held.received_at or stock == held):
             return []

@@ -43,9 +43,13 @@ MARGIN: Final = timedelta(hours=1)  # for clocks that differ, and records dated 
 CONNECT_SECONDS: Final = 15.0
 PROBE_SECONDS: Final = 5.0  # between two looks at the log's ends, and for each
 COMPONENT: Final = "live/hub"
+TOLD_OF_HUBS: Final = "sink/live/"  # what hubs are called on the topic
 
 _records = Counter("hitstream_live_records_total", "Records read.", ["topic"])
 _bad = Counter("hitstream_live_bad_records_total", "Records that could not be read, and were skipped.", ["topic"])
+_left_out = Counter(
+    "hitstream_live_left_out_total", "What the hub had no room for, or dropped to make room: the oldest.", ["what"]
+)
 _lag = Gauge("hitstream_live_lag_records", "Records written and not read yet.")
 _rebuilds = Counter("hitstream_live_rebuilds_total", "How often the log was replaced and the day read anew.")
 _log = structlog.get_logger(__name__)
@@ -80,6 +84,7 @@ def decode(topic: str, value: bytes | None) -> Record | None:
 
     Raises:
         ValueError: the bytes are no record of this topic, or its times have no zone.
+        RecursionError: they are nested too deeply to be one.
     """
     if value is None or (topic == topics.CONDITION_EVENTS.name and value.startswith(_PASSED_OVER)):
         return None
@@ -253,7 +258,7 @@ class Reader:
         for message in messages:
             try:
                 record = decode(message.topic, message.value)
-            except ValueError as error:  # msgspec's errors are ValueErrors
+            except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
                 _bad.labels(message.topic).inc()
                 _log.warning(
                     "live.bad_record",
@@ -263,8 +268,12 @@ class Reader:
                     why=str(error),
                 )
                 continue
-            if record is not None:
+            # Of itself a hub tells its browsers directly: what it would read was true some seconds ago.
+            if record is not None and not (isinstance(record, Status) and record.component.startswith(TOLD_OF_HUBS)):
                 self._broadcaster.publish(self._hub.apply(record, now), message.timestamp / 1000)
+        for what, number in self._hub.left_out.items():
+            _left_out.labels(what).inc(number)
+        self._hub.left_out.clear()
 
     # --- watching ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
+from prometheus_client import REGISTRY
 
 from producers.publisher import Publisher, QueueFull, route
 from streams import events, topics
@@ -189,3 +190,60 @@ def test_every_record_has_its_topic_and_key(record: events.Record, topic: str, k
 def test_a_record_of_others_is_not_published() -> None:
     with pytest.raises(TypeError):
         route(events.Withdraw(id="1", code="005930", by="x", at=T0))
+
+
+class FullSpool:
+    """A spool in which something waits, and which has no more room where that is said."""
+
+    def __init__(self, *, crowded: bool = False) -> None:
+        self.crowded = crowded
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "room", "spool", "record", "options"),
+    [
+        ("superseded", 10, FullSpool(), status(), {"passing": True}),
+        ("crowded", 10, FullSpool(crowded=True), status(), {}),
+        ("crowded", 0, None, status(), {}),
+        ("full", 0, None, event("drops", "c", 1), {}),
+        ("too-large", 10, None, event("drops", "c" * topics.MAX_RECORD, 1), {}),
+    ],
+)
+def test_what_is_not_taken_is_counted_by_its_reason(
+    reason: str, room: int, spool: Any, record: events.Record, options: dict[str, bool]
+) -> None:
+    """Nothing is left out without a figure; a hit that finds no room is refused aloud besides."""
+    publisher = Publisher("127.0.0.1:9", room=room, spool=spool)
+    topic, _ = route(record)
+    labels = {"topic": topic, "reason": reason}
+    before = REGISTRY.get_sample_value("hitstream_producer_dropped_total", labels) or 0.0
+    with pytest.raises(QueueFull) if reason == "full" else nullcontext():
+        publisher.offer(record, **options)
+    assert REGISTRY.get_sample_value("hitstream_producer_dropped_total", labels) == before + 1
+    assert len(publisher) == (0 if spool is None else 1)
+
+
+async def test_a_record_that_no_broker_takes_does_not_hold_up_the_others(kafka: str) -> None:
+    """A search of thousands of stocks is taken; what is larger still is left out, and what comes behind it arrives."""
+    account = uuid.uuid4().hex
+    row = events.SearchRow(
+        code="005930", name="삼성전자우선주", price=1_316_500, change=-12_300, change_rate=-5.24, open=1_316_500,
+        high=1_316_500, low=1_316_500, volume=123_456_789,
+    )  # fmt: skip
+
+    def search(rows: int) -> events.SearchResult:
+        return events.SearchResult(
+            id=f"{account}-{rows}", account=account, condition="c", seq="1", rows=(row,) * rows, at=T0, received_at=T0,
+            session="s",
+        )  # fmt: skip
+
+    publisher = Publisher(kafka)
+    async with running(publisher):
+        for record in (search(4_000), search(8_000), event(account, "c", 1)):
+            publisher.offer(record)
+        found: list[Any] = await events_of(kafka, account, 2)
+    assert [type(record).__name__ for record in found] == ["SearchResult", "ConditionEvent"]
+    assert len(found[0].rows) == 4_000

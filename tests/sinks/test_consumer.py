@@ -17,7 +17,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from sinks import consumer as loop
 from sinks.consumer import Batch, KafkaUnavailable, Refused, Retryable, TopicsMissing, consume
-from streams.events import DeadLetter, HitstreamError, Record, Stock, encode
+from streams.events import DeadLetter, HitstreamError, Record, Redrive, Stock, encode
 from streams.topics import DEAD_LETTERS, Topic
 
 pytestmark = pytest.mark.kafka
@@ -162,8 +162,8 @@ async def dead_letters(bootstrap: str, topic: str, count: int) -> list[DeadLette
         async with asyncio.timeout(20):
             while len(found) < count:
                 for records in (await consumer.getmany(timeout_ms=200)).values():
-                    letters = (msgspec.json.decode(r.value, type=DeadLetter) for r in records)
-                    found += [letter for letter in letters if letter.topic == topic]
+                    letters = (msgspec.json.decode(r.value, type=DeadLetter | Redrive) for r in records)
+                    found += [one for one in letters if isinstance(one, DeadLetter) and one.topic == topic]
     finally:
         await consumer.stop()
     return found

@@ -24,7 +24,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams import topics
-from streams.events import KST, ConditionRecord, StockRecord, encode, identity
+from streams.events import KST, ConditionRecord, StockRecord, encode, letter_id
 from streams.lane import Decision, MembershipLane, StandingLane, Unreadable, relay
 from streams.recommend import Policy
 from streams.settings import ConditionRule, RecommendSettings
@@ -339,7 +339,7 @@ def fold(
             try:
                 decision = lane.take(record.value, record.offset)
             except Unreadable:
-                poison.append(identity("dead-letter", record.topic, record.partition, record.offset))
+                poison.append(letter_id("stream", record.topic, record.partition, record.offset, record.timestamp))
                 continue
             for output in decision.outputs:
                 value = encode(output.record)

@@ -32,7 +32,7 @@ from fleet import (
 )
 
 from streams import app, topics
-from streams.events import ConditionEvent, HitstreamError, Recommend, condition_key, encode, identity
+from streams.events import ConditionEvent, HitstreamError, Recommend, condition_key, encode, letter_id
 from streams.settings import StreamSettings
 
 pytestmark = pytest.mark.kafka
@@ -91,7 +91,9 @@ async def test_killed_workers_come_to_what_the_rules_say(fresh_kafka: str) -> No
     assert len(entered) > 1000
     assert {"threshold", "command", "reason", "score", "expired"} <= {r["cause"] for r in revisions}
     events, letters = await read(fresh_kafka, topics.CONDITION_EVENTS), await read(fresh_kafka, topics.DEAD_LETTERS)
-    poison = {identity("dead-letter", r.topic, r.partition, r.offset) for p in events for r in p if r.value in POISON}
+    poison = {
+        letter_id("stream", r.topic, r.partition, r.offset, r.timestamp) for p in events for r in p if r.value in POISON
+    }
     assert {r["id"] for r in decoded(letters, "dead-letter")} == poison
     assert len(poison) == 16
 

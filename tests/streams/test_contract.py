@@ -58,6 +58,7 @@ SAMPLES: list[events.Record] = [
     events.DeadLetter(
         id="10", topic="t", partition=0, offset=1, value=b"\xff\x00", reason="r", component="c", at=NOW,
     ),
+    events.Redrive(id="11", letter_id="10", topic="t", partition=0, after=7, offset=9, done=True, at=NOW),
 ]  # fmt: skip
 UNION = {type(sample): type(sample) for sample in SAMPLES}
 by_name = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)

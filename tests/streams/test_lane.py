@@ -279,9 +279,9 @@ def test_unreadable(value: bytes | None, reason: str) -> None:
 def test_commands_are_relayed_as_they_are() -> None:
     """An accepted command is the same record, keyed by its stock."""
     command = Withdraw(id="w1", code="005930", by="kim", at=START)
-    assert relay(encode(command)) == Output(topics.TRANSITIONS.name, b"005930", command)
+    assert relay(encode(command), START) == Output(topics.TRANSITIONS.name, b"005930", command)
     with pytest.raises(Unreadable):
-        relay(encode(hit("005930", START)))
+        relay(encode(hit("005930", START)), START)
 
 
 def test_transition_of_a_realtime_hit_is_measured() -> None:

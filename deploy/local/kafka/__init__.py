@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
+from deploy.ports import PortTaken
 from streams.events import HitstreamError
 
 from . import apache, noida
-from .address import PortTaken, advertised, free_port, listener, refuse_taken
+from .address import advertised, free_port, listener, refuse_taken
 from .apache import ended
 from .front import Front
 from .locks import Held, exclusive

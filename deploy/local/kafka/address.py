@@ -5,13 +5,9 @@ from __future__ import annotations
 import socket
 from contextlib import closing
 
-from streams.events import HitstreamError
+from deploy.ports import PortTaken
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound to by default
-
-
-class PortTaken(HitstreamError):
-    """Something already listens where a server should."""
 
 
 def free_port(host: str) -> int:

@@ -6,6 +6,8 @@ WebSocket session, `recorded` plays a recorded day instead, `rest` answers token
 be made to go wrong, `control` is what tests ask beside the wire.
 """
 
-from .server import PortTaken, serve
+from deploy.ports import PortTaken
+
+from .server import serve
 
 __all__ = ["PortTaken", "serve"]

@@ -23,7 +23,7 @@ import structlog
 import uvicorn
 
 from deploy.clock import Clock
-from streams.events import HitstreamError
+from deploy.ports import PortTaken
 
 from . import control
 from .exchange import Exchange, Happening, Hours, Ledger
@@ -48,10 +48,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 SendMessage = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _log = structlog.get_logger(__name__)
-
-
-class PortTaken(HitstreamError):
-    """The port to listen on belongs to somebody else."""
 
 
 async def serve(

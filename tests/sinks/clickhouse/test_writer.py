@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from clickhouse_connect.driver.client import Client
 
@@ -35,6 +35,7 @@ from streams.events import (
     Recommend,
     Recommendation,
     Record,
+    Redrive,
     SearchReason,
     SearchResult,
     SearchRow,
@@ -164,8 +165,8 @@ class Log:
             async with asyncio.timeout(30):
                 while len(found) < count:
                     for records in (await consumer.getmany(timeout_ms=200)).values():
-                        letters = (msgspec.json.decode(record.value, type=DeadLetter) for record in records)
-                        found += [letter for letter in letters if letter.topic in names]
+                        letters = (msgspec.json.decode(record.value, type=DeadLetter | Redrive) for record in records)
+                        found += [one for one in letters if isinstance(one, DeadLetter) and one.topic in names]
         finally:
             await consumer.stop()
         return found
@@ -428,6 +429,26 @@ async def test_rows_that_can_never_be_stored_go_to_dead_letters_and_the_others_a
     assert values == {b"no record", encode(early), encode(huge)}
     assert len(letters) == 3
     assert all(letter.component == "clickhouse-sink" and letter.reason for letter in letters)
+
+
+async def test_a_record_that_was_refused_is_stored_once_its_fault_is_mended(
+    settings: ClickHouseSettings, tables: Client, log: Log
+) -> None:
+    """Handed to ClickHouse again with its first place; one that is still refused comes back with the reason."""
+    late = msgspec.structs.replace(hit(1), frame=300)
+    frame = tables.query("SELECT type FROM system.columns WHERE table = 'condition_events' AND name = 'frame'")
+    tables.command("ALTER TABLE condition_events MODIFY COLUMN frame UInt8")
+    await log.publish((CONDITION_EVENTS, hit(0)), (CONDITION_EVENTS, late))
+    async with writing(settings, log.bootstrap):
+        (letter,) = await log.dead_letters(1)
+    place = (letter.topic, letter.partition, letter.offset)
+    again = loop.Received(late, ConsumerRecord(*place, 0, 0, letter.key, letter.value, None, 0, 0, ()))
+    (refused,) = await writer.insert_again(settings, [again])
+    assert (refused.source, refused.reason) == (again.source, letter.reason)
+    tables.command(f"ALTER TABLE condition_events MODIFY COLUMN frame {frame.result_rows[0][0]}")
+    assert await writer.insert_again(settings, [again, again]) == []
+    stored = tables.query("SELECT id, _topic, _partition, _offset FROM condition_events FINAL WHERE frame = 300")
+    assert [tuple(row) for row in stored.result_rows] == [(late.id, *place)]
 
 
 async def test_a_table_that_is_missing_holds_the_batch_back_and_condemns_no_record(

@@ -133,6 +133,30 @@ def test_a_repeat_changes_nothing() -> None:
     assert it.snapshot(NINE) == before
 
 
+@pytest.mark.parametrize(
+    ("limit", "records", "left_out"),
+    [
+        ({"conditions": 1}, [transition(condition="a"), transition(condition="b")], "transition of another condition"),
+        ({"transitions": 1}, [transition(), transition(code="000660")], "line of the feed"),
+        ({"conditions": 1}, [subscription("p"), subscription("p", condition="b")], "condition"),
+        ({"components": 1}, [status("session/main/p"), status("session/main/q")], "component"),
+        ({"stocks": 1}, [stock(), stock("000660")], "stock"),
+        (
+            {"closed": 1},
+            [recommendation(opening=n, state="closed") for n in ("r1", "r2")],
+            "closed recommendation",
+        ),
+    ],
+)
+def test_what_there_is_no_room_for_is_counted(limit: dict[str, int], records: list[Record], left_out: str) -> None:
+    """The hub is bounded in everything, and drops nothing without a figure."""
+    it = hub(**limit)
+    it.apply(records[0], NINE)
+    assert not it.left_out
+    it.apply(records[1], NINE)
+    assert it.left_out == {left_out: 1}
+
+
 @pytest.mark.parametrize("day", [DAY - timedelta(days=1), DAY + timedelta(days=1), date(2099, 1, 1)])
 def test_records_of_another_day_are_not_shown(day: date) -> None:
     it = hub()

@@ -189,6 +189,9 @@ def test_a_replaced_log_is_noticed(
     assert is_replaced(first, second, position, end) is expected
 
 
+NESTED = b'{"type":"transition","x":' + b"[" * 100_000
+
+
 # --- with a broker ----------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +213,7 @@ async def test_the_day_is_there_before_the_first_snapshot_and_goes_on(fresh_kafk
         received_at=now(),
         session="s",
     )
-    await write(fresh_kafka, session, name, missed, b"bad", transition("yester", at=yesterday), *early, b"bad")
+    await write(fresh_kafka, session, name, missed, b"bad", transition("yester", at=yesterday), *early, NESTED)
     before = counted("bad_records_total", topics.TRANSITIONS.name)
     async with reading(fresh_kafka) as live:
         told = live.hub.snapshot(now())
