@@ -188,7 +188,7 @@ def test_the_key_is_that_of_the_content(topic: topics.Topic, record: Record, key
         (EVENTS.name, b"{", "truncated"),
         (EVENTS.name, None, "empty"),
         (EVENTS.name, encode(TRANSITION), "Invalid value 'transition'"),
-        (EVENTS.name, encode(hit()).replace(b"+09:00", b"", 1), "without a zone"),
+        (EVENTS.name, encode(hit()).replace(b"+09:00", b"", 1), "timezone"),
         ("elsewhere", encode(hit()), "no topic of this program"),
     ],
 )

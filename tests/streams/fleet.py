@@ -169,7 +169,7 @@ class WorkerProcess:
         """Wait until it holds its partitions."""
 
         async def is_ready() -> bool:
-            assert self.process.poll() is None
+            assert self.process.poll() is None, "\n".join(self.said())
             return self.readiness() == "None"
 
         await eventually(is_ready)
