@@ -56,6 +56,16 @@ describe("a condition", () => {
   });
 });
 
+it("every state that a worker or a sink says of itself is known", () => {
+  expect(["starting", "working", "waiting", "failed", "stopped"].map(componentTone)).toEqual([
+    "pending",
+    "good",
+    "bad",
+    "bad",
+    "rest",
+  ]);
+});
+
 it("a component's state that nobody knows is shown without judgement", () => {
   expect(["live", "login", "resting", "deaf", "dancing"].map(componentTone)).toEqual([
     "good",
