@@ -23,6 +23,7 @@ PLAN = Plan(
 
 
 @pytest.mark.kafka
+@pytest.mark.usefixtures("durable")
 async def test_chaos_does_not_show(broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None missing, none extra, none different: transitions, recommendations, dead letters and state."""
     monkeypatch.setattr(supervisor, "_BACKOFF", (0.2, 1.0))

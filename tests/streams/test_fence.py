@@ -53,6 +53,7 @@ async def test_who_was_taken_for_dead_writes_no_state(fresh_kafka: str, point: P
     ]
 
 
+@pytest.mark.usefixtures("durable")
 async def test_without_the_fence_an_effect_is_lost(fresh_kafka: str) -> None:
     """The same without the fence: the old value lands after the newer one, and the next entry is taken for a repeat."""
     stops = Stop("outputs-acknowledged", EVENTS, number=signal.SIGSTOP), Stop("state-written", STATE)
