@@ -242,9 +242,15 @@ class Worker:
 
         self._loop.call_soon_threadsafe(take)
 
+    @property
+    def _consumer(self) -> Any:
+        """Faust's consumer, None while there is none. `App.consumer` would make one, also in the watchdog's thread: it
+        would belong to the wrong event loop, and take the place of the one that Faust is just making."""
+        return self._app._consumer
+
     def _progress(self) -> Progress:
         """Called by the watchdog, in its thread: it only reads."""
-        consumer = self._app.consumer if self._app.started else None
+        consumer = self._consumer
         oldest: dict[str, float] = {}
         for names, since in list(self._unacknowledged.values()):
             oldest.update((name, min(since, oldest.get(name, since))) for name in names)
@@ -262,7 +268,7 @@ class Worker:
 
     def _loops(self) -> list[asyncio.AbstractEventLoop]:
         """The event loops of the worker and of Faust's consumer."""
-        thread = getattr(self._app.consumer, "_thread", None) if self._app.started else None
+        thread = getattr(self._consumer, "_thread", None)
         return [self._loop, *([thread.thread_loop] if thread else [])]
 
     async def _beat(self) -> None:
@@ -455,7 +461,7 @@ class Worker:
         while True:
             await asyncio.sleep(MEASURE)
             metrics.OPEN.set(sum(h.lane.open for h in self._holdings.values() if isinstance(h.lane, StandingLane)))
-            if (consumer := self._app.consumer) is not None:
+            if (consumer := self._consumer) is not None:
                 # What is assigned changes in Faust's own thread, and aiokafka asserts that it has not.
                 with contextlib.suppress(AssertionError, ConsumerNotStarted):
                     metrics.behind({tp: consumer.highwater(tp) for tp in consumer.expected}, consumer.expected)

@@ -62,7 +62,7 @@ async def test_killed_at_any_point(fresh_kafka: str) -> None:
             await publish(fresh_kafka, records)
             nth = crash.nth + again if crash.point == "output-sent" else crash.nth
             worker = workers.start(clock, instance="one", stops=[Stop(crash.point, crash.topic, nth)])
-            assert await worker.ended() == -signal.SIGKILL
+            assert await worker.ended() == -signal.SIGKILL, "\n".join(worker.said())
             assert await left(fresh_kafka, records) == crash[3:], crash
             again = 0 if crash.state else again + ALL
         worker = workers.start(clock, instance="one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from streams import topics
+from streams.app import Worker
+from streams.checkpoint import pass_by
 from streams.events import KST
-from streams.settings import ConditionRule, RecommendSettings
+from streams.recommend import Policy
+from streams.settings import ConditionRule, RecommendSettings, StreamSettings
 from streams.watchdog import Judge, Kafka, Look, Progress
 
 from .fleet import decoded, eventually, hit, publish, read
@@ -20,6 +24,7 @@ from .workers import Clock, Role
 
 PLACE = ("hitstream.transitions", 1)
 OTHER = ("hitstream.commands", 0)
+NOON = datetime(2026, 3, 2, 12, tzinfo=KST)
 NOTHING: dict[str, float] = {}
 
 
@@ -177,6 +182,20 @@ if starts == 1:
 if starts == 2:
     streams.transport.Transport.Consumer = Deaf
 """
+
+
+async def test_to_look_at_a_worker_that_is_just_starting_changes_nothing(tmp_path: Path) -> None:
+    """The watchdog's thread once made Faust a second consumer while Faust made its own, and no worker came of it."""
+    partitions = {topic.name: topic.partitions for topic in topics.ALL}
+    policy = Policy.of([], RecommendSettings())
+    worker = Worker(
+        "127.0.0.1:1", partitions, policy, StreamSettings(), str(tmp_path), lambda: NOON, lambda _: None, pass_by
+    )
+    worker._app._started.set()
+    looked = await asyncio.to_thread(worker._progress)
+    assert (looked.settled, looked.positions) == (False, {})
+    assert await asyncio.to_thread(worker._loops) == [asyncio.get_running_loop()]
+    assert worker._app._consumer is None
 
 
 @pytest.mark.kafka
