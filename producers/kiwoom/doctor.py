@@ -435,19 +435,32 @@ class _Doctor:
             yield Finding(stage="token", ok=not bad, words="token-bad" if bad else "token", facts=told)
             if outcome.error:
                 raise _Stop(Verdict(cause=outcome.error, sure="proved", facts=told))
+        # The producer tries again and again: what it asks at this moment gets the time that any request is given.
+        for waits in (self._waits_for_login, self._waits_for_list):
+            if waits() and not self.ended:
+                yield from self._do(Listen(seconds=self.case.patience))
         self._unanswered_beginning(facts)
         if not (yield from self._reconnect(facts)):
             raise _Stop(Verdict(cause="connection-lost", sure="likely", facts=facts))
 
     def _unanswered_beginning(self, facts: dict[str, Fact]) -> None:
-        """Stop where the log ends with a LOGIN or a CNSRLST that was never answered."""
-        logged_in = _last(self.log, frames.LoginReply) is not None
-        listed = _last(self.log, frames.ListReply) is not None
-        sent = {item.asked.trnm for item in self.log}
-        if "LOGIN" in sent and not logged_in:
+        """Stop where the log ends with a LOGIN that was refused, or a LOGIN or CNSRLST that was never answered."""
+        login = _last(self.log, frames.LoginReply)
+        if login is not None and login.code:
+            raise _Stop(Verdict(cause="token-refused", sure="proved", facts=facts | _words_of(login)))
+        if self._waits_for_login():
             raise _Stop(Verdict(cause="login-silent", sure="likely", facts=facts))
-        if "CNSRLST" in sent and logged_in and not listed:
+        if self._waits_for_list():
             raise _Stop(Verdict(cause="list-silent", sure="likely", facts=facts))
+
+    def _waits_for_login(self) -> bool:
+        return self._sent("LOGIN") and _last(self.log, frames.LoginReply) is None
+
+    def _waits_for_list(self) -> bool:
+        return self._sent("CNSRLST") and _last(self.log, frames.ListReply) is None
+
+    def _sent(self, trnm: str) -> bool:
+        return any(item.asked.trnm == trnm for item in self.log)
 
     def _log_in(self, *, shown: bool = True, renewed: bool = False, second: bool = False) -> _Part[bool]:
         """A fresh connection with LOGIN on it; False where the session is the producer's and it lends us none."""
@@ -474,7 +487,7 @@ class _Doctor:
             yield from self._do(Listen(seconds=self.case.pause))
             return True
         if isinstance(reply, frames.LoginReply):
-            facts |= {"message": reply.message, "code": embedded_code(reply.message) or str(reply.code)}
+            facts |= _words_of(reply)
         words = "login-silent" if reply is None else "login-bad"
         yield Finding(stage="login", ok=False, words=words, facts=facts)
         if reply is None:
@@ -620,8 +633,7 @@ class _Doctor:
         yield Finding(stage="login", ok=logged_in or None, words="history", facts=facts)
         for reply in (s.received for s in self.log):
             if isinstance(reply, frames.LoginReply) and reply.code:
-                facts |= {"message": reply.message, "code": embedded_code(reply.message) or str(reply.code)}
-                raise _Stop(Verdict(cause="token-refused", sure="proved", facts=facts))
+                raise _Stop(Verdict(cause="token-refused", sure="proved", facts=facts | _words_of(reply)))
             if isinstance(reply, frames.ListReply) and reply.code == 0:
                 self.conditions = dict(reply.conditions)
         yield from self._hold_against(known)
@@ -1077,6 +1089,10 @@ class _Doctor:
 
 _REGISTERED: Final = 900003
 _F = TypeVar("_F")
+
+
+def _words_of(reply: frames.LoginReply) -> dict[str, Fact]:
+    return {"message": reply.message, "code": embedded_code(reply.message) or str(reply.code)}
 
 
 def _last(log: Sequence[Seen], kind: type[_F]) -> _F | None:

@@ -25,6 +25,7 @@ from .token import Tokens
 
 _MOST_FRAMES: Final = 50_000
 _QUEUED: Final = 10.0
+_LAST_WORDS: Final = 2.0  # Seconds in which a session that has gone is told to be gone.
 _Said = TypeVar("_Said", Finding, Verdict)
 
 
@@ -198,6 +199,10 @@ class Examiner:
             try:
                 await line.send(text)
             except HitstreamError as error:
+                # There is no session, and the words it ended with may still be on their way to us.
+                until = loop.time() + (_LAST_WORDS if isinstance(error, Unreachable) else 0.0)
+                while (left := until - loop.time()) > 0 and (frame := await line.hear(left)) is not None:
+                    heard.append(self._kept(frame))
                 return Outcome(frames=tuple(heard), ended=str(error))
         # On a borrowed session the request may first wait its turn.
         until = loop.time() + within + (_QUEUED if text and line.borrowed else 0.0)

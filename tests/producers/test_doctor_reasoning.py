@@ -19,6 +19,7 @@ from producers.kiwoom.doctor import (
     Case,
     Cause,
     Finding,
+    Listen,
     Login,
     Outcome,
     Seen,
@@ -30,6 +31,7 @@ from producers.kiwoom.doctor import (
 )
 
 LOGIN_OK = '{"trnm":"LOGIN","return_code":0}'
+REFUSED = '{"trnm":"LOGIN","return_code":805004,"return_msg":"[CODE=8005, MESSAGE=x]"}'
 LISTED = '{"trnm":"CNSRLST","return_code":0,"data":[["4","돌파"],["7","눌림목"]]}'
 MOST_STEPS = 500
 
@@ -49,7 +51,7 @@ def log(*frames: tuple[float, str, str]) -> tuple[Seen, ...]:
 REPLIES = [
     '{"trnm":"PING"}',
     LOGIN_OK,
-    '{"trnm":"LOGIN","return_code":805004,"return_msg":"[CODE=8005, MESSAGE=x]"}',
+    REFUSED,
     LISTED,
     '{"trnm":"CNSRLST","return_code":0,"data":[]}',
     '{"trnm":"CNSRLST","return_code":9,"return_msg":"x"}',
@@ -175,6 +177,44 @@ def test_a_record_alone_is_judged_too(history: tuple[Seen, ...], cause: str) -> 
         except StopIteration as end:
             verdict = end.value
     assert verdict.cause == cause
+
+
+ASKS_LOGIN = (0.0, ">", '{"trnm":"LOGIN","token":"***"}')
+ASKS_LIST = (0.2, ">", '{"trnm":"CNSRLST"}')
+
+
+@pytest.mark.parametrize(
+    ("history", "heard", "cause", "sure"),
+    [
+        (log(ASKS_LOGIN), [log((0.1, "<", REFUSED))], "token-refused", "proved"),
+        (log(ASKS_LOGIN), [()], "login-silent", "likely"),
+        (log(ASKS_LOGIN), [log((0.1, "<", LOGIN_OK), ASKS_LIST), ()], "list-silent", "likely"),
+        (log(ASKS_LOGIN, (0.1, "<", LOGIN_OK), ASKS_LIST), [()], "list-silent", "likely"),
+        (log(ASKS_LOGIN), [log((0.1, "<", LOGIN_OK), ASKS_LIST, (0.3, "<", LISTED))], "connection-lost", "likely"),
+    ],
+)
+@pytest.mark.parametrize("ended", ["", "closed by Kiwoom"])
+def test_what_a_producer_without_a_session_asks_just_now_is_given_time(
+    history: tuple[Seen, ...], heard: list[tuple[Seen, ...]], cause: str, sure: str, ended: str
+) -> None:
+    """Looked at between its LOGIN and the answer, a producer that is refused over and over seems not to be answered."""
+    diagnosis = diagnose(Case(history=history, connected=False, borrowed=True, session="disconnected", patience=7.0))
+    step: Any = next(diagnosis)
+    listened: list[float] = []
+    verdict: Verdict | None = None
+    while verdict is None:
+        outcome = Outcome(refused=not isinstance(step, Token | Finding))
+        if isinstance(step, Listen):
+            listened.append(step.seconds)
+            last = len(listened) == len(heard)
+            outcome = Outcome(frames=heard[len(listened) - 1], ended=ended if last else "")
+        try:
+            step = diagnosis.send(outcome)
+        except StopIteration as end:
+            verdict = end.value
+    assert listened == [7.0] * len(heard)
+    assert verdict.cause == cause
+    assert verdict.sure == ("proved" if ended and cause == "connection-lost" else sure)
 
 
 def test_replies_are_matched_by_number_and_kind_and_never_by_position() -> None:
