@@ -212,7 +212,14 @@ def kafka_engine(available_engine: str) -> str:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory, kafka_engine: str) -> Iterator[str]:
     """Bootstrap address of the session's broker, all topics created. Shared: use groups of your own."""
-    broker = Broker(tmp_path_factory.mktemp("kafka") / "data", kafka_engine)
+    with shared(tmp_path_factory, kafka_engine) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def shared(folders: pytest.TempPathFactory, engine: str) -> Iterator[str]:
+    """The address of a broker for many tests."""
+    broker = Broker(folders.mktemp("kafka") / "data", engine)
     try:
         broker.start()
         yield broker.address
