@@ -280,7 +280,7 @@ async def run(
     console = folder / "console.log"
     command = kafka.command("kafka.Kafka", "server.properties", options=options)
     async with child(command, log=console, grace=_STOP_SECONDS, cwd=folder, keep_open=keep_open) as broker:
-        if not await until_ready(broker, advertised(host), port, _START_SECONDS):
+        if not await until_ready(broker, advertised(host), port, _START_SECONDS, _cluster_id(folder)):
             words = last_lines(console) if console.stat().st_size else last_lines(folder / "kafka.log")
             raise HitstreamError(f"Apache Kafka did not start; the end of its log in {folder}: {words}")
         yield broker, folder / "kafka.log"
@@ -307,6 +307,12 @@ async def _format(kafka: Kafka, folder: Path) -> None:
     settings.unlink()
     shutil.rmtree(folder / "logs", ignore_errors=True)  # without meta.properties: nothing that was ever written to
     scratch.rename(folder / "logs")
+
+
+def _cluster_id(folder: Path) -> str:
+    """The id with which the folder was formatted; a broker tells it to its clients."""
+    found = re.search(r"^cluster\.id=(.+)$", (folder / "logs" / "meta.properties").read_text(), re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def new_cluster_id() -> str:

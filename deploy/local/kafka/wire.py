@@ -398,9 +398,16 @@ def readdressed(frame: bytes, head: Header, inner: tuple[str, int], outer: tuple
 
 def brokers_request(correlation: int) -> bytes:
     """A Metadata request that asks for the brokers and for no topic."""
-    return struct.pack(">hhihi", METADATA, 1, correlation, -1, 0)
+    return struct.pack(">hhihi", METADATA, 2, correlation, -1, 0)
 
 
-def brokers(frame: bytes) -> int:
-    """How many brokers the answer to `brokers_request` names."""
-    return _Cursor(frame, 4, flexible=False).length()
+def brokers(frame: bytes) -> tuple[int, str]:
+    """How many brokers the answer to `brokers_request` names, and the id of their cluster (empty if it has none)."""
+    cursor = _Cursor(frame, 4, flexible=False)
+    count = cursor.length()
+    for _ in range(count):
+        cursor.skip(4)  # node id
+        cursor.string()  # host
+        cursor.skip(4)  # port
+        cursor.string()  # rack
+    return count, cursor.string()

@@ -20,6 +20,7 @@ from deploy.local import kafka
 from deploy.local.kafka import apache, noida
 from deploy.local.kafka.locks import exclusive
 from deploy.local.kafka.process import child
+from deploy.local.kafka.ready import until_ready
 from streams import topics
 from streams.events import HitstreamError
 
@@ -293,6 +294,15 @@ def test_a_cluster_id_never_reads_as_an_option() -> None:
     names = {apache.new_cluster_id() for _ in range(2000)}
     assert len(names) == 2000
     assert all(len(name) == 22 and not name.startswith("-") for name in names)
+
+
+@pytest.mark.parametrize("cluster", ["", "another"])
+async def test_who_answers_at_the_port_of_a_starting_broker_may_be_somebody_else(
+    kafka: str, cluster: str, tmp_path: Path
+) -> None:
+    host, _, port = kafka.partition(":")
+    async with child(["sleep", "1000"], log=tmp_path / "log", grace=5) as starting:
+        assert await until_ready(starting, host, int(port), 60 if not cluster else 0.3, cluster) is (not cluster)
 
 
 # --- a child on a leash -----------------------------------------------------------------------------------------------

@@ -176,6 +176,16 @@ def test_the_brokers_address_becomes_the_fronts(version: int, flexible: bool, ho
     assert told == response(host, 9092)
 
 
+@pytest.mark.parametrize("cluster", ["", "aflBp_TjTcmMT9-qaYRMkQ"])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_brokers_and_their_cluster_are_read(count: int, cluster: str) -> None:
+    e = Encoder(flexible=False)
+    broker = struct.pack(">i", 1) + e.string("127.0.0.1") + struct.pack(">i", 9092) + struct.pack(">h", -1)
+    frame = struct.pack(">i", 7) + e.size(count) + broker * count
+    frame += (e.string(cluster) if cluster else struct.pack(">h", -1)) + struct.pack(">ii", 1, 0)
+    assert wire.brokers(frame) == (count, cluster)
+
+
 # --- rubbish ----------------------------------------------------------------------------------------------------------
 
 
