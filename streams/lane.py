@@ -189,6 +189,10 @@ class _Agenda:
         if not self._heap:
             self._noted.clear()
 
+    def forget(self, id_: str) -> None:
+        """Nothing is due under this id at the moment: it may be noted again."""
+        self._noted.pop(id_, None)
+
 
 class MembershipLane:
     """One partition of `condition-events`: the memberships of its conditions.
@@ -263,11 +267,12 @@ class MembershipLane:
         outputs: list[Output] = []
         for id_, (account, condition) in self._agenda.pop(now):
             state = self._states[account, condition]
-            at = state.deadline()
-            if at is not None and state.day is not None:
+            if state.day is not None and state.deadline() is not None:
                 due = membership.day_end_due(account, condition, state.day.date)
                 if due.id == id_:
                     outputs.append(Output(topics.CONDITION_EVENTS.name, condition_key(account, condition), due))
+                    continue
+            self._agenda.forget(id_)
         return outputs
 
     def _state(self, account: str, condition: str) -> membership.State:
@@ -353,8 +358,11 @@ class StandingLane:
     def overdue(self, now: datetime) -> list[Output]:
         outputs: list[Output] = []
         for id_, owner in self._agenda.pop(now):
-            pending = recommend.dues(self._standings[owner])
-            outputs.extend(Output(topics.TRANSITIONS.name, due.code.encode(), due) for due in pending if due.id == id_)
+            due = next((due for due in recommend.dues(self._standings[owner]) if due.id == id_), None)
+            if due is None:
+                self._agenda.forget(id_)
+            else:
+                outputs.append(Output(topics.TRANSITIONS.name, due.code.encode(), due))
         return outputs
 
     def _note(self, standing: recommend.Standing) -> None:

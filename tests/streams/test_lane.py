@@ -231,6 +231,24 @@ def test_day_end_is_announced_once_to_the_condition() -> None:
     assert lane.overdue(midnight) == []
 
 
+def test_a_deadline_that_is_set_again_after_its_moment_is_announced() -> None:
+    """At midnight nobody was in the condition; then a hit of before midnight comes. Another deadline is still ahead."""
+    lane = MembershipLane(0, [], 0)
+    log = [
+        hit("000660", START),
+        hit("000660", START + timedelta(seconds=1), "exit"),
+        hit("005930", START + timedelta(days=1), condition="y"),
+    ]
+    for n, record in enumerate(log):
+        lane.take(encode(record), n)
+    midnight = datetime(2026, 3, 3, tzinfo=KST)
+    assert lane.overdue(midnight) == []
+    lane.take(encode(hit("005930", START + timedelta(seconds=2))), 3)
+    (output,) = lane.overdue(midnight)
+    assert output.record == membership.day_end_due("main", "x", date(2026, 3, 2))
+    assert lane.overdue(midnight) == []
+
+
 def test_a_deadline_that_is_no_more_is_not_announced() -> None:
     """A hold that an exit ended is silent; one that stands is announced once, also by a lane made anew."""
     lane = StandingLane(0, [], 0, POLICY)
