@@ -367,7 +367,6 @@ class Worker:
                         self._fail(error)
                         # Faust would acknowledge the batch and go on behind it.
                         await asyncio.Event().wait()
-                    consumer.pass_over(tp, batch[-1].offset + 1)
                     metrics.done(tp.topic, batch, time.monotonic() - started)
 
         self._app.agent(topic, name=source.name)(agent)
@@ -386,6 +385,9 @@ class Worker:
         await self._checkpoint("outputs-acknowledged", tp.topic)
         holding.add(holding.lane.writes(), batch[-1].offset + 1)
         self._unsettled.set()
+        # A lane that took the place of this one meanwhile has yet to read the batch.
+        if self._holdings.get(tp) is holding:
+            self._app.consumer.pass_over(tp, batch[-1].offset + 1)
 
     def _decide(self, lane: Lane, record: Any) -> Decision:
         try:
@@ -412,6 +414,7 @@ class Worker:
             except Exception as error:
                 outputs.append(self._bury(record, error))
         await self._publish(tp.topic, outputs)
+        self._app.consumer.pass_over(tp, batch[-1].offset + 1)
         self._app.consumer.finish(tp, batch[-1].offset + 1)
 
     # --- state ------------------------------------------------------------------------------------------------------

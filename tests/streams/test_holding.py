@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from faust.types import TP
 
+from streams import topics
+from streams.app import Worker
+from streams.checkpoint import Point
+from streams.events import KST, Withdraw, encode
 from streams.holding import Holding
+from streams.lane import StandingLane
+from streams.recommend import Policy
+from streams.settings import RecommendSettings, StreamSettings
 
 CHANGELOG = TopicPartition("changelog", 0)
+NOON = datetime(2026, 3, 2, 12, tzinfo=KST)
+POLICY = Policy.of([], RecommendSettings())
 
 
 class Log:
@@ -69,3 +82,27 @@ async def test_a_write_that_failed_is_not_forgotten(error: BaseException) -> Non
     log.error = None
     assert await held.settle() == 9
     assert log.values == {b"a": b"2", b"b": b"1"}
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_batch_counts_only_for_the_lane_that_has_taken_it(replaced: bool, tmp_path: Path) -> None:
+    """Where another lane has come in its place meanwhile, that one must read the batch from where it was made."""
+    tp = TP(topics.TRANSITIONS.name, 0)
+
+    async def checkpoint(point: Point, _topic: str) -> None:
+        if replaced and point == "outputs-acknowledged":
+            worker._holdings[tp] = Holding(StandingLane(0, [], 0, POLICY), log, log, CHANGELOG)
+
+    partitions = {topic.name: topic.partitions for topic in topics.ALL}
+    worker = Worker(
+        "127.0.0.1:1", partitions, POLICY, StreamSettings(), str(tmp_path), lambda: NOON, lambda _: None, checkpoint
+    )
+    log: Any = Log()
+    passed: list[int] = []
+    worker._app._consumer = SimpleNamespace(pass_over=lambda _, offset: passed.append(offset))
+    worker._app._producer = SimpleNamespace()
+    worker._holdings[tp] = Holding(StandingLane(0, [], 0, POLICY), log, log, CHANGELOG)
+    command = Withdraw(id="w", code="005930", by="kim", at=NOON)
+    await worker._derive(tp, [SimpleNamespace(value=encode(command), offset=7, key=b"005930")])
+    assert passed == ([] if replaced else [8])
+    assert worker._holdings[tp].ahead == (None if replaced else 8)
