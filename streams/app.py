@@ -305,10 +305,9 @@ class Worker:
             for tp in self._holdings.keys() - staying:
                 await self._holdings.pop(tp).give_up()
             kept = sorted(self._holdings)
-            ends = await consumer.highwaters(*owned) if owned else {}
             async with asyncio.TaskGroup() as group:
                 for tp in owned - self._holdings.keys():
-                    group.create_task(self._take_over(tp, ends.get(tp) or 0))
+                    group.create_task(self._take_over(tp))
         except Exception as error:
             self._fail(error)
             return
@@ -322,13 +321,15 @@ class Worker:
         if generation == self._app.consumer_generation_id:
             self._ready(None)
 
-    async def _take_over(self, tp: Any, end: int) -> None:
+    async def _take_over(self, tp: Any) -> None:
         """Shut out whoever held the partition before, then make its lane from all that was written of it."""
         changelog = TopicPartition(CHANGELOGS[tp.topic].name, tp.partition)
         writer = Writer(self._bootstrap_servers, self._app_id, changelog, self._checkpoint)
         try:
             await writer.open()
             items = (await self._replica.hold(changelog)).items()
+            # Only now: until it was shut out, an earlier holder could remember records that came after any look before.
+            end = (await self._app.consumer.highwaters(tp)).get(tp) or 0
         except BaseException:
             await writer.close()
             raise

@@ -12,10 +12,10 @@ import pytest
 from aiokafka import TopicPartition
 from faust.types import TP
 
-from streams import topics
+from streams import app, topics
 from streams.app import Worker
-from streams.checkpoint import Point
-from streams.events import KST, Withdraw, encode
+from streams.checkpoint import Point, pass_by
+from streams.events import KST, Recommend, Withdraw, encode
 from streams.holding import Holding
 from streams.lane import StandingLane
 from streams.recommend import Policy
@@ -106,3 +106,37 @@ async def test_a_batch_counts_only_for_the_lane_that_has_taken_it(replaced: bool
     await worker._derive(tp, [SimpleNamespace(value=encode(command), offset=7, key=b"005930")])
     assert passed == ([] if replaced else [8])
     assert worker._holdings[tp].ahead == (None if replaced else 8)
+
+
+async def test_what_an_earlier_holder_still_remembers_until_it_is_shut_out_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take a record and write its state while its partition is taken over: that is no log that was cut."""
+    tp, code = TP(topics.TRANSITIONS.name, 0), b"005930"
+    command = encode(Recommend(id="r", code=code.decode(), by="kim", at=NOON))
+    values: dict[bytes, bytes | None] = {}
+    end = 0
+
+    class Opened(Log):
+        async def open(self) -> None:
+            nonlocal end
+            earlier = StandingLane(0, [], 0, POLICY)
+            earlier.take(command, 0, code)
+            values.update(earlier.writes())
+            end = 1
+
+    async def hold(_: Any) -> dict[bytes, bytes | None]:
+        return values
+
+    async def highwaters(*_: Any) -> dict[Any, int]:
+        return {tp: end}
+
+    monkeypatch.setattr(app, "Writer", lambda *_: Opened())
+    partitions = {topic.name: topic.partitions for topic in topics.ALL}
+    worker = Worker(
+        "127.0.0.1:1", partitions, POLICY, StreamSettings(), str(tmp_path), lambda: NOON, lambda _: None, pass_by
+    )
+    worker._app._consumer = SimpleNamespace(highwaters=highwaters, assignment=lambda: {tp}, finish=lambda *_: None)
+    worker._replica = SimpleNamespace(hold=hold)  # type: ignore[assignment]
+    await worker._on_assigned()
+    assert worker._holdings[tp].lane.take(command, 0, code).ignored == ["replayed"]
