@@ -71,11 +71,16 @@ export function orderConditions(views: Iterable<ConditionView>, now: number, spe
 
 /** Tone of any component's own word of state; words that are not known are shown as they are, without judgement. */
 export function componentTone(state: string): Tone {
-  if (["live", "ready", "running", "ok", "connected"].includes(state)) return "good";
+  if (["live", "working", "ready", "running", "ok", "connected"].includes(state)) return "good";
   if (["starting", "connecting", "login", "listing", "requested", "rebuilding", "recovering", "stopping"].includes(state))
     return "pending";
   if (["resting", "stopped", "closed", "idle", "standby"].includes(state)) return "rest";
-  if (["disconnected", "refused", "unanswered", "missing", "displaced", "failed", "deaf", "silent", "lagging"].includes(state))
+  // A worker or a sink that `waiting`s was ready and is not: nothing moves until what its cause names is there again.
+  if (
+    ["waiting", "disconnected", "refused", "unanswered", "missing", "displaced", "failed", "deaf", "silent", "lagging"].includes(
+      state,
+    )
+  )
     return "bad";
   return "unknown";
 }

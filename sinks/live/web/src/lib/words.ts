@@ -192,6 +192,8 @@ const ko = {
   componentKind: { session: "세션", subscription: "구독", worker: "스트림", sink: "싱크", diagnosis: "진단" },
   componentState: {
     live: "정상",
+    working: "정상",
+    waiting: "대기",
     ready: "준비됨",
     running: "실행 중",
     ok: "정상",
