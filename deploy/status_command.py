@@ -234,6 +234,10 @@ _STATES: Final = {
     "done": "완료",
     "failed": "실패",
     "missed": "놓침",
+    "starting": "시작 중",
+    "working": "정상",
+    "waiting": "대기",
+    "stopped": "멈춤",
 }
 _HEADS: Final = {
     "": "", "state": "상태", "since": "부터", "alive": "생존 확인", "members": "현재", "lag": "지연", "cause": "까닭",
