@@ -49,7 +49,9 @@ def journal(
     """
     from producers import journal as journals
 
-    settings = load(config)
+    from .up import beside
+
+    settings = beside(config)
     first = journals.header(settings.kiwoom, settings.conditions, settings.clock.speed)
     told = [0]
 
@@ -103,6 +105,8 @@ def replay(
         raise ConfigError("--speed must be above 0.")
     settings = load(config)
     read = Journal(file)
+    if not read.header.conditions:
+        raise ConfigError(f"{file} was recorded with no conditions configured, so nothing can come of it.")
     run = replays.Replay(read.header)
     records = replays.replayed(_between(read, _aware(since), _aware(until)), run, speed)
 

@@ -118,13 +118,12 @@ async def _all(bootstrap_servers: str) -> Any:
     consumer = AIOKafkaConsumer(
         topics.STATUS.name, bootstrap_servers=bootstrap_servers, group_id=None, auto_offset_reset="earliest"
     )
-    try:
-        await consumer.start()
-    except (KafkaError, OSError):
-        await consumer.stop()
-        raise TimeoutError from None
     decoder = msgspec.json.Decoder(Status)
     try:
+        try:
+            await consumer.start()
+        except (KafkaError, OSError):
+            raise TimeoutError from None
         parts = list(consumer.assignment())
         if not parts:
             raise HitstreamError("Kafka has no topic for statuses: run `hitstream topics` first.")

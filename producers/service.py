@@ -442,7 +442,13 @@ class _Service:
             self._publisher.offer(record)
             if isinstance(record, Gap):
                 metrics.GAPS.labels(record.condition).inc()
-                _log.warning("gap", name=record.condition, start=record.from_, end=record.to, cause=record.cause)
+                _log.warning(
+                    "gap",
+                    name=record.condition,
+                    start=record.from_.isoformat(timespec="seconds"),
+                    end=record.to.isoformat(timespec="seconds"),
+                    cause=record.cause,
+                )
 
     def _compare_list(self, listed: Listed) -> None:
         """Say what has changed in the account's list of conditions."""

@@ -76,6 +76,14 @@ describe("the health of everything", () => {
     expect(health(start({ components: [standby] }), nine).troubles).toBe(1);
   });
 
+  it("knows the words of workers and sinks: who waits is in trouble, unless another one of its role works", () => {
+    const sink = (name: string, state: string) =>
+      component({ component: `sink/clickhouse/${name}`, kind: "sink", state, cause: "ClickHouse can't take rows now" });
+    expect(health(start({ components: [component(), sink("box", "working")] }), nine)).toEqual({ tone: "good", troubles: 0 });
+    expect(health(start({ components: [component(), sink("box", "waiting")] }), nine)).toEqual({ tone: "bad", troubles: 1 });
+    expect(health(start({ components: [sink("box", "waiting"), sink("box-2", "working")] }), nine).troubles).toBe(0);
+  });
+
   it("is unknown while nobody has said anything", () => {
     expect(health(start(), nine).tone).toBe("unknown");
   });

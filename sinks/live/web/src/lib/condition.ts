@@ -75,7 +75,12 @@ export function componentTone(state: string): Tone {
   if (["starting", "connecting", "login", "listing", "requested", "rebuilding", "recovering", "stopping"].includes(state))
     return "pending";
   if (["resting", "stopped", "closed", "idle", "standby"].includes(state)) return "rest";
-  if (["disconnected", "refused", "unanswered", "missing", "displaced", "waiting", "failed", "deaf", "silent", "lagging"].includes(state))
+  // A worker or a sink that `waiting`s was ready and is not: nothing moves until what its cause names is there again.
+  if (
+    ["waiting", "disconnected", "refused", "unanswered", "missing", "displaced", "failed", "deaf", "silent", "lagging"].includes(
+      state,
+    )
+  )
     return "bad";
   return "unknown";
 }

@@ -61,21 +61,27 @@ export interface Health {
   readonly troubles: number;
 }
 
+/** What several producers of an account, or several processes of a role, have in common; null: it stands alone. */
+function roleOf(status: Status): string | null {
+  const parts = status.component.split("/");
+  if (status.kind === "session") return `session/${parts[1] ?? ""}`;
+  return status.kind === "worker" || status.kind === "sink" ? parts.slice(0, -1).join("/") || status.component : null;
+}
+
 /**
  * How everything is, in one lamp. What several producers keep open is in trouble only where none of them has it; a
- * session that has ended beside one that lives is a standby's trouble, and nobody's.
+ * session that has ended beside one that lives is a standby's trouble, and nobody's, and so is one of several workers.
  */
 export function health(state: State, now: number): Health {
   const tones: Tone[] = [];
-  const sessions = new Map<string, Tone[]>();
+  const roles = new Map<string, Tone[]>();
   for (const { status } of state.components.values()) {
     const tone = statusTone(status, now, state.speed);
-    if (status.kind === "session") {
-      const account = status.component.split("/")[1] ?? "";
-      sessions.set(account, [...(sessions.get(account) ?? []), tone]);
-    } else tones.push(tone);
+    const role = roleOf(status);
+    if (role === null) tones.push(tone);
+    else roles.set(role, [...(roles.get(role) ?? []), tone]);
   }
-  for (const held of sessions.values()) tones.push(...(held.includes("good") ? (["good"] as const) : held));
+  for (const held of roles.values()) tones.push(...(held.includes("good") ? (["good"] as const) : held));
   for (const view of state.conditions.values()) tones.push(TONES[conditionWord(view, now, state.speed)]);
   const troubles = tones.filter((tone) => tone === "bad").length;
   const tone = troubles > 0 ? "bad" : tones.includes("pending") ? "pending" : tones.includes("good") ? "good" : "rest";

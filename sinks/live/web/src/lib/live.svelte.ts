@@ -155,7 +155,8 @@ export class Live {
 
   #tellTime(): void {
     const latest = this.#latest;
-    if (latest === null || this.connection === "stale") return;
+    // What is stale has its time stand still – but a page that was opened during an outage has none yet.
+    if (latest === null || (this.connection === "stale" && this.now !== 0)) return;
     this.now = extrapolate(latest.now, steady() - latest.received, latest.speed);
   }
 }
