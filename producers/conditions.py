@@ -344,12 +344,12 @@ class Conditions:
     def _audited(self, audit: Audited, at: datetime) -> list[Record]:
         """An audit that agrees is a proof of life. One that proves that something was not heard takes back what counted
         as proof since the condition was last sound, and – of one that has said nothing since – what audits proved: they
-        only saw that nothing had been missed *for good*."""
+        only saw that nothing had been missed *for good*. A search that came to nothing leaves a doubt as it was."""
         subscription = self._subscriptions[audit.condition]
         subscription.audits += 1
         when = f"{at.astimezone(KST):%H:%M:%S}"
         subscription.audit = f"audit at {when}: {audit.outcome}" + (f" ({audit.cause})" if audit.cause else "")
-        subscription.doubted = False
+        subscription.doubted = subscription.doubted and audit.outcome in ("silent", "refused")
         if audit.outcome == "agrees":
             subscription.new_sound = audit.asked_at
             subscription.new_alive = max(audit.asked_at, subscription.new_alive or audit.asked_at)

@@ -238,8 +238,7 @@ def test_an_audit_that_proves_something_missed_takes_back_what_entries_proved() 
     assert gap_after(conditions).from_ == after(300)
 
 
-@pytest.mark.parametrize(("outcome", "begins"), [("agrees", 605), ("silent", 300), ("unsettled", 300)])
-def test_while_an_audit_doubts_what_is_said_proves_nothing(outcome: Any, begins: float) -> None:
+def doubted() -> Conditions:
     conditions = went_live()
     conditions.apply(audited("agrees", after(300)), after(301))
     conditions.apply(entry(received_at=after(500)), after(500))
@@ -247,9 +246,30 @@ def test_while_an_audit_doubts_what_is_said_proves_nothing(outcome: Any, begins:
     conditions.apply(Doubted(condition="돌파"), after(601))
     conditions.apply(entry(received_at=after(603)), after(603))
     conditions.told()
-    assert conditions.covered == {"돌파": after(300)}
+    return conditions
+
+
+def test_while_an_audit_doubts_what_is_said_proves_nothing() -> None:
+    assert doubted().covered == {"돌파": after(300)}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "begins"),
+    [("agrees", 605), ("silent", 300), ("refused", 300), ("unsettled", 300), ("refuted", 300)],
+)
+def test_only_a_look_that_agrees_makes_up_for_a_doubt(outcome: Any, begins: float) -> None:
+    conditions = doubted()
     conditions.apply(audited(outcome, after(605)), after(606))
-    conditions.told()
+    assert gap_after(conditions).from_ == after(begins)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "begins"), [("agrees", 650), ("silent", 300), ("refused", 300), ("unsettled", 650)]
+)
+def test_a_search_that_comes_to_nothing_leaves_a_doubt_as_it_was(outcome: Any, begins: float) -> None:
+    conditions = doubted()
+    conditions.apply(audited(outcome, after(605)), after(606))
+    conditions.apply(entry(received_at=after(650)), after(650))
     assert gap_after(conditions).from_ == after(begins)
 
 

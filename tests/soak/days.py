@@ -7,7 +7,7 @@ market knows – and the producer itself is killed and started anew now and then
 from __future__ import annotations
 
 import gc
-import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,6 +47,9 @@ KILLED = "killed"
 RARE = {"large-frame", "oversized-frame"}
 """Costly to compute: one of them in ten is enough."""
 
+OURS = [tracemalloc.Filter(True, f"*/{package}/*") for package in ("producers", "streams")]
+"""Where the product's own lines are."""
+
 
 @dataclass
 class Report:
@@ -62,15 +65,20 @@ class Report:
     times: Times = field(default_factory=Times)
     connections: int = 0
     gap_seconds: float = 0.0
-    memory: list[int] = field(default_factory=list)
-    """Blocks that Python holds at the beginning of the next trading day."""
+    ours: list[int] = field(default_factory=list)
+    """Bytes that lines of `producers` and `streams` hold at the beginning of the next trading day."""
+    theirs: list[int] = field(default_factory=list)
+    """Bytes that the local market and everything else holds at that time."""
     held: list[int] = field(default_factory=list)
-    """Objects that producer and streams hold at that time."""
+    """Objects that can be reached from the conditions and the memberships at that time."""
 
     def measure(self, *roots: object) -> None:
-        """Count what is held, by the whole process and by these objects."""
+        """Count what is held: by who allocated it since `tracemalloc` was started, and by these objects."""
         gc.collect()
-        self.memory.append(sys.getallocatedblocks())
+        traced = tracemalloc.take_snapshot()
+        ours = sum(trace.size for trace in traced.filter_traces(OURS).traces)
+        self.ours.append(ours)
+        self.theirs.append(sum(trace.size for trace in traced.traces) - ours)
         self.held.append(_reachable(roots))
 
     def lines(self) -> list[str]:
@@ -91,9 +99,10 @@ class Report:
             if seconds:
                 told.append(f"{what} at most {max(seconds):.1f} s (median {sorted(seconds)[len(seconds) // 2]:.1f} s,"
                             f" {len(seconds)} times)")  # fmt: skip
-        if self.memory:
-            told.append(f"memory blocks held after each day: {', '.join(f'{count:,}' for count in self.memory)}")
+        if self.ours:
+            told.append(f"kB of ours after each day: {', '.join(f'{size / 1e3:,.0f}' for size in self.ours)}")
             told.append(f"objects of ours after each day: {', '.join(f'{held:,}' for held in self.held)}")
+            told.append(f"kB of the rest after each day: {', '.join(f'{size / 1e3:,.0f}' for size in self.theirs)}")
         return told
 
 
@@ -112,7 +121,7 @@ def run(
     say: Callable[[str], None] = lambda _: None,
     measure_memory: bool = False,
 ) -> Report:
-    """Live through some trading days."""
+    """Live through some trading days. Memory can be measured only while `tracemalloc` traces."""
     loop = Loop(datetime.combine(first, LOGIN, KST), seed)
     kiwoom = Kiwoom(loop, seed=seed, activity=activity)
     ledger = Ledger(loop)
@@ -140,13 +149,15 @@ def run(
             if faults:
                 driver.plan(loop.second(datetime.combine(today, FAULTS_FROM, KST)), loop.second(end - QUIET_END), new)
             loop.run(loop.second(end))
-            report.wrong += [f"{today}: {line}" for line in ledger.check(kiwoom.exchange, kiwoom.happened, kiwoom.mute)]
+            report.wrong += [
+                f"{today}: {line}" for line in ledger.check(kiwoom.exchange, kiwoom.happened, kiwoom.silences)
+            ]
             report.gap_seconds += ledger.gap_seconds()
             driver.producer.leave()
             report.days += 1
             loop.run(loop.second(datetime.combine(today + timedelta(days=1), time(0, 0, 1), KST)))
             kiwoom.happened.clear()
-            kiwoom.mute.clear()
+            kiwoom.silences.clear()
             ledger.end_day(today)
             if measure_memory:
                 # After a weekend the market is where it is after a night: in a new day.

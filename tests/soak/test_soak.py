@@ -60,6 +60,26 @@ def test_a_registration_that_is_dropped_is_noticed_by_the_audit() -> None:
     assert max(report.times.dropped) <= AUDIT_AFTER + 15
 
 
+HARMLESS = {
+    "duplicate-real", "reorder-real", "mixed-frames", "odd-entries", "odd-codes", "null-real", "garbage-frames",
+    "system-notice", "padded-seq", "small-pages", "object-list",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("faults", [set(), HARMLESS])
+def test_what_harms_nobody_alarms_nobody(faults: set[str]) -> None:
+    """No fault, or such as cost nothing: no gap, and nothing requested anew."""
+    records: list[Record] = []
+    end = time(10, 30)
+    report = run(first=MONDAY, until=end, seed=4, faults=bool(faults), only=faults, on_record=records.append)
+    assert report.wrong == []
+    assert report.faults.keys() == faults
+    assert (report.connections, report.count["snapshots"], report.count["gaps"]) == (1, len(NAMES), 0)
+    told = " ".join(r.cause for r in records if isinstance(r, Status))
+    assert "missed" not in told
+    assert report.count["truth"] > 700
+
+
 def test_the_journal_of_such_a_day_replays_to_the_same_records(half_day: Any) -> None:
     _, frames, records = half_day
     # In virtual time, no timer is ever late.

@@ -54,6 +54,11 @@ MOST = 16 << 20
 """Bytes of a frame beyond which the WebSocket client closes."""
 
 
+def own_seq(seq: str) -> str:
+    """A condition's seq, whatever the fault `renumbered` makes of it."""
+    return str(int(seq) % 100)
+
+
 class Loop:
     """What happens when, in the order of time; `t` is seconds since `start`."""
 
@@ -96,8 +101,7 @@ class Kiwoom:
         self.exchange = Exchange(seed=seed, hours="market", activity=activity, now=loop.at, start=loop.at)
         self.faults: Faults = NONE
         self.happened: list[tuple[float, Crossing]] = []
-        self.mute: list[tuple[float, float]] = []
-        """From when to when nothing was told of what happened, while all else went on (`zombie`)."""
+        self.silences: list[Silence] = []
         self.wires: list[Wire] = []
         self._tokens = Tokens("key", "secret")
         self._rest = Rest(self.exchange, self._tokens, Limits())
@@ -107,9 +111,10 @@ class Kiwoom:
 
     def switch(self, name: str, on: bool, seqs: Iterable[str] = ()) -> None:
         if name == "zombie" and on != self.faults.on(name):
-            self.mute = (
-                [*self.mute, (self.loop.t, math.inf)] if on else [*self.mute[:-1], (self.mute[-1][0], self.loop.t)]
-            )
+            if on:
+                self.silences.append(Silence(self.loop.t))
+            else:
+                self.end_silences(lambda silence: not silence.seq)
         self.faults = self._rest.faults = self.faults.switched(name, on, seqs)
         for wire in self.wires:
             wire.served.faults = self.faults
@@ -119,7 +124,25 @@ class Kiwoom:
         if name == "token-expired":
             self._tokens.expire()
         for wire in list(self.wires):
+            before = wire.registered
             wire.told(wire.served.befall(name, seqs))
+            if name == "forget-registration":
+                self.silences += [Silence(self.loop.t, seq, wire) for seq in sorted(before - wire.registered)]
+
+    def asked(self, wire: Wire, before: set[str], text: str) -> None:
+        """A request has been answered, or not: begin and end the silences that follow from it."""
+        now = wire.registered
+        self.end_silences(lambda silence: silence.wire is wire and silence.seq in now)
+        request = json.loads(text)
+        if request["trnm"] == "CNSRREQ" and request["search_type"] == "1":
+            seq = own_seq(request["seq"])
+            if self.faults.on("drop-registration", seq) and seq not in before | now:
+                self.silences.append(Silence(self.loop.t, seq, wire))
+
+    def end_silences(self, which: Callable[[Silence], bool]) -> None:
+        for silence in self.silences:
+            if silence.end == math.inf and which(silence):
+                silence.end = self.loop.t
 
     def token(self) -> tuple[str | None, str]:
         """A token, or None and why there is none."""
@@ -205,9 +228,16 @@ class Wire:
         if due == self._timer and not self.served.closed:
             self.told(self.served.tick(self._loop.t))
 
+    @property
+    def registered(self) -> set[str]:
+        """The conditions that are registered, by their own seqs."""
+        return {own_seq(seq) for seq in self.served.state()["conditions"]}
+
     def _arrived(self, text: str) -> None:
         self.kiwoom.step()
+        before = self.registered
         self.told(self.served.receive(text, self._loop.t))
+        self.kiwoom.asked(self, before, text)
 
     def _delivered(self, output: Output) -> None:
         if isinstance(output, Close):
@@ -223,8 +253,26 @@ class Wire:
 
     def _gone(self) -> None:
         self.served.closed = True
+        self.kiwoom.end_silences(lambda silence: silence.wire is self)
         if self in self.kiwoom.wires:
             self.kiwoom.wires.remove(self)
+
+
+@dataclass
+class Silence:
+    """A time in which the market said nothing of a condition – of any, without `seq` – that our side had to call live.
+
+    Only what a fault does without a word: a `zombie`, a registration that was forgotten, or dropped while it was
+    answered. What else is not told is ours to account for.
+    """
+
+    begin: float
+    seq: str = ""
+    wire: Wire | None = None
+    end: float = math.inf
+
+    def covers(self, t: float, seq: str) -> bool:
+        return self.begin <= t <= self.end and self.seq in ("", seq)
 
 
 @dataclass
@@ -499,14 +547,12 @@ class Ledger:
                 self.count[f"transitions from {output.origin}"] += 1
                 self.transitions[output.event_id if output.origin == "realtime" else output.id] = output
 
-    def check(
-        self, exchange: Exchange, happened: list[tuple[float, Crossing]], mute: list[tuple[float, float]]
-    ) -> list[str]:
+    def check(self, exchange: Exchange, happened: list[tuple[float, Crossing]], silences: list[Silence]) -> list[str]:
         """What is wrong with a day. Exactly:
 
         1. Every event of the market was published under the identity that it must have, or lies in a recorded gap of
            its condition – which may begin a frame's way before the last thing that was heard. Or it left no trace: it
-           happened while the market told nothing of anything, and before that was over it was undone.
+           happened within a `Silence`, and in what of that is in no gap it was undone.
         2. Nothing was published that did not happen.
         3. Every event outside gaps is a transition, or told nothing new because a snapshot around it told it already.
         4. Who is a member in the end is who is a member on the market.
@@ -528,7 +574,7 @@ class Ledger:
             self.count["truth"] += 1
             self.count["truth in gaps"] += in_gap
             if identity not in self.events:
-                if not in_gap and self._traceless(crossing, t, happened, mute):
+                if not in_gap and self._traceless(crossing, t, happened, silences):
                     self.count["traceless"] += 1
                 elif not in_gap:
                     wrong.append(f"lost outside every gap: {what}")
@@ -558,16 +604,15 @@ class Ledger:
         self.transitions.clear()
 
     def _traceless(
-        self, crossing: Crossing, t: float, happened: list[tuple[float, Crossing]], mute: list[tuple[float, float]]
+        self, crossing: Crossing, t: float, happened: list[tuple[float, Crossing]], silences: list[Silence]
     ) -> bool:
         """Whether a stock came and went, or went and came back, in what of one silence is in no gap."""
-        for begin, end in mute:
-            if begin <= t <= end:
-                same = [
-                    at for at, c in happened if begin <= at <= end and (c.seq, c.code) == (crossing.seq, crossing.code)
-                ]
-                name = NAMES[crossing.seq]
-                return sum(not self._in_gap(name, self._loop.start + timedelta(seconds=at)) for at in same) % 2 == 0
+        name, stock = NAMES[crossing.seq], (crossing.seq, crossing.code)
+        for silence in silences:
+            if silence.covers(t, crossing.seq):
+                times = [at for at, c in happened if (c.seq, c.code) == stock and silence.covers(at, c.seq)]
+                untold = [at for at in times if not self._in_gap(name, self._loop.start + timedelta(seconds=at))]
+                return len(untold) % 2 == 0
         return False
 
     def _in_gap(self, name: str, moment: datetime) -> bool:

@@ -343,6 +343,28 @@ def test_an_exit_of_one_that_is_not_in_proves_it_too() -> None:
     assert server.all(Audited)[0].cause.startswith("missed: an exit of 000660, which was not in;")
 
 
+def test_what_one_that_speaks_has_missed_has_the_others_looked_at_at_once() -> None:
+    server = live("돌파", "눌림목", "급등")
+    server.wait(5)
+    before = server.t
+    server.change("000660", seq="1", told=False)
+    server.change("005930", enters=False, told=False)
+    server.change("005930")
+    assert server.all(Doubted) == [Doubted(condition="눌림목"), Doubted(condition="급등")]
+    server.wait(10)
+    found = {a.condition: (a.outcome, t - before < 15) for t, a in server.actions if isinstance(a, Audited)}
+    assert found == {"돌파": ("missed", True), "눌림목": ("dead", True), "급등": ("agrees", True)}
+
+
+def test_one_that_has_died_leaves_the_others_alone() -> None:
+    server = live("돌파", "눌림목")
+    server.registered.discard("0")
+    server.change("000660")
+    server.wait(310)
+    assert sorted(server.outcomes()) == ["agrees", "dead"]
+    assert server.all(Doubted) == [Doubted(condition="돌파")]
+
+
 def test_what_is_said_twice_contradicts_nothing() -> None:
     server = live()
     server.wait(5)
