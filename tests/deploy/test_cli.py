@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from producers.journal import Header, Writer
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -93,6 +95,13 @@ def test_wrong_use_is_one_sentence(
     done = hitstream(*arguments, folder=tmp_path, environ=environ)
     assert (done.returncode, words in done.stderr + done.stdout) == (code, True), done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_journal_of_no_conditions_is_not_replayed_to_nothing(tmp_path: Path) -> None:
+    with Writer(tmp_path / "day.zst", Header()):
+        pass
+    done = hitstream("replay", "day.zst", folder=tmp_path, environ={})
+    assert (done.returncode, "no conditions configured" in done.stderr) == (2, True), done.stderr
 
 
 # 0 is any free port: what else runs on this machine is not this test's matter.
