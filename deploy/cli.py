@@ -312,13 +312,14 @@ def topics(
         the producers, let the workers take everything, stop them, then call this (docs/operations.md).
     """
     import msgspec
-
-    settings = load(common.config)
-    bootstrap = _bootstrap(settings)
     from rich.console import Console
     from rich.table import Table
 
     from .topics import ensure
+    from .up import beside
+
+    settings = beside(common.config)
+    bootstrap = _bootstrap(settings)
 
     logs.configure(LogSettings(), least="error")
     if partitions is not None:
@@ -351,9 +352,12 @@ def migrate(*, check: bool = False, as_json: Json = False, common: Common = _COM
     check
         Change nothing; exit code 1 if a migration is pending.
     """
-    settings = load(common.config)
-    _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
     from sinks.clickhouse.migrate import migrate as bring_up
+
+    from .up import beside
+
+    settings = beside(common.config)
+    _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
 
     logs.configure(settings.log, least="error")
     names = bring_up(settings.clickhouse, check=check)

@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from streams.events import KST, ConfigError, Record
 
 from .clock import Clock
-from .settings import Settings, load
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .local.kiwoom.recorded import Tape
@@ -101,9 +101,11 @@ def replay(
     from producers import replay as replays
     from producers.journal import Journal
 
+    from .up import beside
+
     if speed is not None and speed <= 0:
         raise ConfigError("--speed must be above 0.")
-    settings = load(config)
+    settings = beside(config)
     read = Journal(file)
     if not read.header.conditions:
         raise ConfigError(f"{file} was recorded with no conditions configured, so nothing can come of it.")

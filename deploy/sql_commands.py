@@ -21,7 +21,7 @@ from cyclopts import Parameter
 from streams.events import ConfigError, HitstreamError
 
 from . import logs
-from .settings import Settings, load
+from .settings import Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -421,7 +421,9 @@ def _reporting(progress: Progress) -> Callable[[str, int, int], None]:
 
 
 def _settings(config: Path | None) -> Settings:
-    settings = load(config)
+    from .up import beside
+
+    settings = beside(config)
     logs.configure(settings.log, least="error")
     return settings
 

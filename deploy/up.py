@@ -80,6 +80,7 @@ async def up(settings: Settings, *, live: bool, config: Path | None, console: Co
         HitstreamError: something is in the way; one sentence.
     """
     plan = _Plan(settings, live=live)
+    _try_rule(settings)
     with _folder(settings.local.data_dir) as folder:
         plan.refuse_taken_ports()
         return await _Up(plan, folder, config, console).run()
@@ -102,6 +103,15 @@ def beside(config: Path | None) -> Settings:
     plan = _Plan(settings, live=live)
     plan.set_clock(clock)
     return load(config, dict(os.environ) | plan.environment)
+
+
+def _try_rule(settings: Settings) -> None:
+    """Refuse a scoring rule that the worker would refuse, before anything is started."""
+    from streams.rules import load as load_rule
+    from streams.watchdog import within
+
+    with within(settings.stream.stalled_after):  # it may be a user's code
+        load_rule(settings.recommend.rule, settings.recommend.options)
 
 
 class _Plan:

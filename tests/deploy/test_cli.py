@@ -85,6 +85,7 @@ ACCOUNT = {
         (["up", "--live"], {k: v for k, v in ACCOUNT.items() if "KEY" in k}, 2, "No condition is configured"),
         (["up"], {"HITSTREAM_KIWOOM__REST_URL": "http://127.0.0.1:9"}, 2, "or neither"),
         (["up", "--lvie"], {}, 2, "--lvie"),
+        (["up"], {"HITSTREAM_RECOMMEND__RULE": "confluense"}, 2, "confluense"),
         (["topics"], {"HITSTREAM_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}, 1, "127.0.0.1:9"),
         (["migrate"], {"HITSTREAM_CLICKHOUSE__DSN": "clickhouse://127.0.0.1:9/x"}, 1, "127.0.0.1:9"),
     ],
