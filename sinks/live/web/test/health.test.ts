@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { componentWord, figures, gapsOf, health, isSearch, moment, statusTone } from "../src/lib/health";
+import { componentTones, componentWord, figures, gapsOf, health, isSearch, moment, statusTone } from "../src/lib/health";
 import { applyDelta, applySnapshot, type State } from "../src/lib/store";
 import { kstMoment } from "../src/lib/time";
 import { NINE, at, component, condition, delta, gap, snapshot, status } from "./samples";
@@ -82,6 +82,28 @@ describe("the health of everything", () => {
     expect(health(start({ components: [component(), sink("box", "working")] }), nine)).toEqual({ tone: "good", troubles: 0 });
     expect(health(start({ components: [component(), sink("box", "waiting")] }), nine)).toEqual({ tone: "bad", troubles: 1 });
     expect(health(start({ components: [sink("box", "waiting"), sink("box-2", "working")] }), nine).troubles).toBe(0);
+  });
+
+  it.each([
+    ["worker", "worker"],
+    ["sink", "sink/clickhouse"],
+  ] as const)("misses a %s that was stopped, as long as no other one of its role works", (kind, role) => {
+    const one = (name: string, state: string) => component({ component: `${role}/${name}`, kind, state, cause: "stopped" });
+    const stopped = start({ components: [component(), one("box", "stopped")] });
+    expect(health(stopped, nine)).toEqual({ tone: "bad", troubles: 1 });
+    expect(componentTones(stopped, nine).get(`${role}/box`)).toBe("bad");
+    const relieved = start({ components: [component(), one("box", "stopped"), one("box-2", "working")] });
+    expect(health(relieved, nine)).toEqual({ tone: "good", troubles: 0 });
+    expect(componentTones(relieved, nine).get(`${role}/box`)).toBe("rest");
+    const strange = component({ component: "other/box", kind, state: "working" });
+    expect(health(start({ components: [one("box", "stopped"), strange] }), nine).troubles).toBe(1);
+  });
+
+  it("does not miss for longer than a day what was stopped", () => {
+    const old = component({ component: "sink/clickhouse/box", kind: "sink", state: "stopped" });
+    const day = 86_400_000;
+    expect(health(start({ components: [old] }), nine + day).tone).toBe("bad");
+    expect(health(start({ components: [old] }), nine + day + 1).tone).toBe("rest");
   });
 
   it("is unknown while nobody has said anything", () => {

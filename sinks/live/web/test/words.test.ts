@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { WORDS, formatScore, inferredNote } from "../src/lib/words";
+import { WORDS, figureName, formatScore, inferredNote } from "../src/lib/words";
 import { at, feed } from "./samples";
 
 const { ko, en } = WORDS;
@@ -45,6 +45,18 @@ it("re-entries, scores and numbers read alike in a column", () => {
   expect(ko.reentry(2)).toBe("재진입 2회");
   expect([1, 0.125, 12].map(formatScore)).toEqual(["1.00", "0.13", "12.00"]);
   expect(ko.number(12345)).toBe("12,345");
+});
+
+describe("what a component counts", () => {
+  // The names of `deploy/reporter.py`, `producers/conditions.py` and `producers/service.py`.
+  it.each([
+    "audits", "bad_records", "browsers", "connections", "dead_letters", "events", "frames", "lag", "open_recommendations",
+    "partitions", "records", "retries", "spooled", "transitions", "waiting",
+  ])("%s has a Korean word", (name) => expect(figureName(name, ko)).toMatch(/[가-힣]/));
+
+  it("and is not known yet has its own name, to be read", () => {
+    expect([figureName("something_new", ko), figureName("something_new", en)]).toEqual(["something new", "something new"]);
+  });
 });
 
 it("every word of one language is there in the other", () => {

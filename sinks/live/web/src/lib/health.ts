@@ -61,11 +61,30 @@ export interface Health {
   readonly troubles: number;
 }
 
+/** Market milliseconds after which one that has ended is no longer missed, as `hitstream status` has it. */
+const FORGOTTEN_AFTER = 86_400_000;
+
 /** What several producers of an account, or several processes of a role, have in common; null: it stands alone. */
 function roleOf(status: Status): string | null {
   const parts = status.component.split("/");
   if (status.kind === "session") return `session/${parts[1] ?? ""}`;
   return status.kind === "worker" || status.kind === "sink" ? parts.slice(0, -1).join("/") || status.component : null;
+}
+
+/**
+ * How good or bad each component is among the others, by its name. A process that has ended in order is no rest: what
+ * its role does is not done, unless another one of the role works.
+ */
+export function componentTones(state: State, now: number): ReadonlyMap<string, Tone> {
+  const statuses = [...state.components.values()].map((view) => view.status);
+  const alone = new Map(statuses.map((status) => [status.component, statusTone(status, now, state.speed)]));
+  const working = new Set(statuses.filter(({ component }) => alone.get(component) === "good").map(roleOf));
+  const isMissed = (status: Status): boolean =>
+    (status.kind === "worker" || status.kind === "sink") &&
+    status.state === "stopped" &&
+    now - parse(status.at) <= FORGOTTEN_AFTER &&
+    !working.has(roleOf(status));
+  return new Map(statuses.map((one) => [one.component, isMissed(one) ? "bad" : alone.get(one.component)!]));
 }
 
 /**
@@ -75,8 +94,9 @@ function roleOf(status: Status): string | null {
 export function health(state: State, now: number): Health {
   const tones: Tone[] = [];
   const roles = new Map<string, Tone[]>();
+  const each = componentTones(state, now);
   for (const { status } of state.components.values()) {
-    const tone = statusTone(status, now, state.speed);
+    const tone = each.get(status.component)!;
     const role = roleOf(status);
     if (role === null) tones.push(tone);
     else roles.set(role, [...(roles.get(role) ?? []), tone]);

@@ -289,13 +289,20 @@ const ko = {
   } as Readonly<Record<string, string>>,
   figure: {
     audits: "점검",
+    bad_records: "읽지 못한 기록",
     batches: "묶음",
+    browsers: "브라우저",
     connections: "연결",
+    dead_letters: "처리 못 한 기록",
     events: "이벤트",
     frames: "프레임",
     lag: "밀린 기록",
+    open_recommendations: "열린 추천",
+    partitions: "파티션",
     records: "기록",
+    retries: "재시도",
     spooled: "디스크 대기 바이트",
+    transitions: "진입·이탈",
     waiting: "대기",
   } as Readonly<Record<string, string>>,
 
@@ -525,13 +532,20 @@ const en: Words = {
   },
   figure: {
     audits: "audits",
+    bad_records: "unreadable records",
     batches: "batches",
+    browsers: "browsers",
     connections: "connections",
+    dead_letters: "dead letters",
     events: "events",
     frames: "frames",
-    lag: "lag",
+    lag: "records behind",
+    open_recommendations: "open recommendations",
+    partitions: "partitions",
     records: "records",
+    retries: "retries",
     spooled: "bytes on disk",
+    transitions: "entries and exits",
     waiting: "waiting",
   },
 
@@ -542,6 +556,9 @@ const en: Words = {
 };
 
 export const WORDS: Readonly<Record<Language, Words>> = { ko, en };
+
+/** What a component counts, in words; a figure that this page does not know yet, by its own name. */
+export const figureName = (name: string, words: Words): string => words.figure[name] ?? name.replaceAll("_", " ");
 
 /** A score, always with as many decimals as its neighbours. */
 export const formatScore = (score: number): string => score.toFixed(2);
