@@ -2,6 +2,7 @@
 
 import type { ConditionWord } from "./condition";
 import type { Cause, Transition } from "./contract";
+import type { Feed } from "./freshness";
 import { kstTime, parse } from "./time";
 
 export type Language = "ko" | "en";
@@ -38,9 +39,9 @@ const numbers = new Intl.NumberFormat("ko-KR");
 const ko = {
   skip: "추천으로 건너뛰기",
   tagline: "조건검색 실시간",
-  connection: { live: "실시간", stale: "갱신 멈춤", connecting: "연결 중" },
+  connection: { live: "연결됨", stale: "갱신 멈춤", connecting: "연결 중" },
   connectionHint: {
-    live: "서버와 이어져 있고, 화면은 지금 상태입니다.",
+    live: "화면이 서버와 이어져 있습니다. 조건을 받고 있는지는 ‘조건 수신’이 말합니다.",
     stale: "서버 소식이 끊겼습니다. 다시 연결하고 있습니다.",
     connecting: "서버에 연결하고 있습니다.",
   },
@@ -75,6 +76,13 @@ const ko = {
   nowCaption: "열려 있는 추천, 점수가 높은 순",
   nowEmpty: "열려 있는 추천이 없습니다",
   nowEmptyText: "조건에 들어온 종목의 점수가 기준을 넘으면 여기에 바로 나타납니다.",
+  feedState: {
+    received: () => "",
+    resting: () => "장 시간이 아니라 조건 수신을 쉬고 있습니다.",
+    starting: (until) =>
+      `조건 수신을 시작하고 있습니다 – ${until === null ? "" : `${until} 이후의 `}진입·이탈은 아직 알 수 없습니다.`,
+    cut: (until) => `조건 수신이 끊겼습니다 – ${until === null ? "" : `${until} 이후의 `}진입·이탈은 알 수 없습니다.`,
+  } as Readonly<Record<Feed, (until: string | null) => string>>,
   heldOrder: "순서 고정 중",
   heldOrderHint: "가리키는 동안 줄이 움직이지 않습니다.",
   stock: "종목",
@@ -317,9 +325,9 @@ export type Words = typeof ko;
 const en: Words = {
   skip: "Skip to recommendations",
   tagline: "Condition searches, live",
-  connection: { live: "Live", stale: "Stale", connecting: "Connecting" },
+  connection: { live: "Connected", stale: "Stale", connecting: "Connecting" },
   connectionHint: {
-    live: "Connected: the page shows what is true now.",
+    live: "The page is connected to its server. Whether conditions are received, \"Conditions\" says.",
     stale: "The server has gone silent. Reconnecting.",
     connecting: "Connecting to the server.",
   },
@@ -354,6 +362,12 @@ const en: Words = {
   nowCaption: "Open recommendations, highest score first",
   nowEmpty: "Nothing is recommended",
   nowEmptyText: "A stock appears here the moment its score reaches the threshold.",
+  feedState: {
+    received: () => "",
+    resting: () => "Resting: no condition is received outside market hours.",
+    starting: (until) => `Conditions are being registered – entries and exits${until === null ? "" : ` since ${until}`} are not known yet.`,
+    cut: (until) => `No condition is received – entries and exits${until === null ? "" : ` since ${until}`} are not known.`,
+  },
   heldOrder: "Order held",
   heldOrderHint: "Rows stay where they are while you point at them.",
   stock: "Stock",
