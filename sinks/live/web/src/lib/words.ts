@@ -219,6 +219,7 @@ const ko = {
     failed: "실패",
     deaf: "듣지 못함",
     silent: "소식 끊김",
+    stuck: "멈춰 있음",
     lagging: "밀림",
   } as Readonly<Record<string, string>>,
 
