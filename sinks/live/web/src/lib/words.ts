@@ -252,7 +252,7 @@ const ko = {
     Record<string, string>
   >,
   verdict: {
-    healthy: "이상 없음",
+    healthy: "키움 쪽은 정상",
     quiet: "조용함 (끊김 아님)",
     ready: "개장 준비 완료",
     settings: "설정 미완성",
@@ -488,7 +488,7 @@ const en: Words = {
   why: "why",
   runState: { scheduled: "Scheduled", running: "Running", done: "Done", failed: "Failed", missed: "Missed" },
   verdict: {
-    healthy: "Everything works",
+    healthy: "Kiwoom's side works",
     quiet: "Quiet, not dead",
     ready: "Ready for the open",
     settings: "Settings incomplete",
