@@ -183,8 +183,8 @@ def doctor(
 
     view = None if as_json else View(Console(highlight=False), language, waiting=not trace)
     try:
-        done = asyncio.run(
-            _examine(
+        done, stranded = asyncio.run(
+            _diagnose(
                 settings,
                 name,
                 observe=observe,
@@ -209,6 +209,7 @@ def doctor(
         }
         told: dict[str, Any] = msgspec.to_builtins(verdict)
         told |= {**words, "good": verdict.cause in GOOD, "seconds": done.seconds, "borrowed": done.borrowed}
+        told["stranded"] = stranded
         told["findings"] = [
             {
                 "after": s.after,
@@ -222,8 +223,21 @@ def doctor(
             told["frames"] = msgspec.to_builtins(done.frames)
         _say(json.dumps(told, ensure_ascii=False, default=str))
     if view is not None:
-        view.concludes(done, bundle)
+        view.concludes(done, bundle, stranded=stranded or 0)
     return 0 if verdict.cause in GOOD else 1
+
+
+async def _diagnose(settings: Settings, name: str, **how: Any) -> tuple[Any, int | None]:
+    """The examination, and how many of the running producer's records Kafka does not take then; None: none runs."""
+    from producers.control import NotRunning, look
+
+    done = await _examine(settings, name, **how)
+    if not done.borrowed:
+        return done, None
+    try:
+        return done, (await look(_folder(settings), _key(settings))).stranded
+    except NotRunning:
+        return done, None
 
 
 async def _examine(

@@ -29,6 +29,10 @@ _HEAD: Final = {
     "surer": Words("To be sure", "확정하려면"),
     "also": Words("It could also be", "다른 가능성"),
     "out": Words("Ruled out", "배제됨"),
+    "stranded": Words(
+        "{count:,} records wait on the disk for Kafka, which takes none: `hitstream status` says more",
+        "기록 {count:,}건이 디스크에서 Kafka를 기다리고 있습니다(Kafka 무응답). `hitstream status`로 확인하세요",
+    ),
     "bundle": Words("Evidence written to", "증거 파일"),
     "took": Words("in {seconds:.0f} s", "{seconds:.0f}초 소요"),
 }
@@ -94,8 +98,14 @@ class View:
         )
         self._line(text)
 
-    def concludes(self, done: Examination, bundle: object) -> None:
-        """The verdict, and what to do."""
+    def concludes(self, done: Examination, bundle: object, *, stranded: int = 0) -> None:
+        """The verdict, and what to do.
+
+        Args:
+            bundle: where the evidence was written; None: nowhere.
+            stranded: the running producer's records that Kafka does not take: no matter of the verdict, which is about
+                Kiwoom's side, but of whoever reads it.
+        """
         self._quiet()
         verdict, language = done.verdict, self._language
         good = verdict.cause in GOOD
@@ -116,6 +126,8 @@ class View:
             self._paragraph(self._words("also"), ", ".join(self._named(cause) for cause in verdict.also))
         if verdict.ruled_out:
             self._paragraph(self._words("out"), ", ".join(self._named(cause) for cause in verdict.ruled_out), "dim")
+        if stranded:
+            self._line(Text(f"✗ {self._words('stranded').format(count=stranded)}", style="bold red"))
         if bundle is not None:
             self._paragraph(self._words("bundle"), str(bundle))
 

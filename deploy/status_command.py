@@ -2,7 +2,7 @@
 
 Read from the `status` topic and from nothing else, so it works wherever Kafka can be reached. Words are chosen with
 care: a *quiet* subscription is live and has nothing to say; a *silent* component has stopped saying how it is, which
-is how a dead one looks from here.
+is how a dead one looks from here; a *stuck* one says that it works, and gets nothing done of what waits for it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,17 @@ from cyclopts import Parameter
 from streams import topics
 from streams.events import HitstreamError, Status
 
+from . import logs
 from .clock import Clock
+from .settings import LogSettings
 
 Config = Annotated[Path | None, Parameter(name="--config", help="Settings file (default: ./hitstream.toml).")]
 
 SILENT_AFTER: Final = 20.0
 """Real seconds without a word after which a component counts as silent; each says how it is every five."""
+
+STUCK_AFTER: Final = 20.0
+"""Real seconds without progress after which a worker or sink that says `working` is stuck, if anything waits for it."""
 
 QUIET_AFTER: Final = 60.0
 """Seconds of the market's clock without a hit or exit after which a live subscription is called quiet."""
@@ -43,12 +48,16 @@ _FINE: Final = {
 
 
 class Line(NamedTuple):
-    """One component, judged."""
+    """One component, judged.
+
+    `age`: real seconds since it spoke. `stalled`: real seconds without progress, when it spoke; 0 unless it is stuck.
+    """
 
     status: Status
     word: str
     age: float
     fine: bool
+    stalled: float = 0.0
 
 
 def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list[Line]:
@@ -58,7 +67,8 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
         now: of the product's clock; `speed` its seconds per real second.
 
     A standby's trouble is nobody's trouble: where one of several producers of a condition is live, the condition is;
-    where one of several processes of a role works, the role does.
+    where one of several processes of a role works, the role does. One that is stuck is everybody's: it keeps the
+    partitions that it has, and nobody else takes what waits in them.
     """
     lines: list[Line] = []
     for status in statuses:
@@ -68,7 +78,7 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
         if now - status.at > FORGOTTEN_AFTER and age > SILENT_AFTER:
             continue
         word = status.state
-        fine = status.state in _FINE.get(status.kind, set())
+        fine, stalled = status.state in _FINE.get(status.kind, set()), 0.0
         if status.kind == "diagnosis":
             pass  # It says how it is only when it runs.
         elif age > SILENT_AFTER and status.cause != "stopped":
@@ -77,9 +87,22 @@ def judge(statuses: Iterable[Status], now: datetime, speed: float = 1.0) -> list
             status.kind == "subscription" and status.state == "live" and status.figures.get("quiet", 0.0) > QUIET_AFTER
         ):
             word = "quiet"
-        lines.append(Line(status, word, age, fine))
+        elif (stalled := _stalled(status, speed)) > STUCK_AFTER:
+            word, fine = "stuck", False
+        lines.append(Line(status, word, age, fine, stalled if word == "stuck" else 0.0))
     covered = {_what(line.status) for line in lines if line.fine}
-    return [line._replace(fine=line.fine or _what(line.status) in covered) for line in lines]
+    return [line._replace(fine=line.fine or (line.word != "stuck" and _what(line.status) in covered)) for line in lines]
+
+
+def _stalled(status: Status, speed: float) -> float:
+    """Real seconds for which a role that says `working` has got nothing done of what waits for it.
+
+    Counted to the moment at which it said so: how long ago that is, is another matter (`age`).
+    """
+    waits = status.kind in ("worker", "sink") and status.state == "working" and status.figures.get("lag", 0.0) > 0
+    if not waits or status.proof_of_life is None:
+        return 0.0
+    return (status.at - status.proof_of_life).total_seconds() / speed
 
 
 def _what(status: Status) -> tuple[str, str, str]:
@@ -163,6 +186,8 @@ def status(
 
     from .up import beside
 
+    # Kafka's client tells of every connection that it tries in vain; the answer is one sentence.
+    logs.configure(LogSettings(), least="error")
     settings = beside(config)
     bootstrap = settings.kafka.bootstrap_servers
     if not bootstrap:
@@ -197,7 +222,8 @@ def status(
     lines = look()
     if as_json:
         rows = [
-            msgspec.to_builtins(line.status) | {"word": line.word, "age": round(line.age, 1), "fine": line.fine}
+            msgspec.to_builtins(line.status)
+            | {"word": line.word, "age": round(line.age, 1), "stalled": round(line.stalled, 1), "fine": line.fine}
             for line in lines
         ]
         fine = bool(rows) and all(line.fine for line in lines)
@@ -217,6 +243,7 @@ _STATES: Final = {
     "live": "수신 중",
     "quiet": "조용함",
     "silent": "소식 끊김",
+    "stuck": "멈춰 있음",
     "disconnected": "연결 끊김",
     "connecting": "연결 중",
     "login": "로그인 중",
@@ -290,6 +317,13 @@ def _row(line: Line, now: datetime, heads: list[str], *, korean: bool) -> list[A
     if word == "silent":
         for_ = f"{line.age:.0f}초째 소식 없음" if korean else f"no word for {line.age:.0f} s"
         cause = "; ".join(part for part in (for_, f"{s.state}: {cause}" if cause else "") if part)
+    elif word == "stuck":
+        lag = s.figures["lag"]
+        cause = (
+            f"{line.stalled:.0f}초째 진행 없음, 지연 {lag:,.0f}건"
+            if korean
+            else f"no progress for {line.stalled:.0f} s, lag {lag:,.0f}"
+        )
     cells = {
         "": Text.assemble((f"{kind} ", "dim"), name),
         "state": Text(("✓ " if line.fine else "✗ ") + said, style=style),

@@ -45,6 +45,7 @@ _SESSION_WITHIN: Final = 8.0
 _NEEDED: Final = 120.0  # Seconds for which a session that was opened for a question stays.
 _FRESH_WITHIN: Final = 25.0  # Our goodbye, the next connection, its LOGIN and the pause after it.
 _FAILS: Final = 2  # Connections that may fail before there is none to be had.
+_KAFKA_AWAY: Final = 3.0  # Real seconds without an acknowledgement after which Kafka is said to take nothing.
 _LENT: Final = 240.0  # Seconds after which a fresh session is taken back, whoever has it.
 
 
@@ -60,7 +61,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """What the producer says of itself.
 
     `states`: condition → (state, cause). `members`: condition → who is known to be in it. `asking`: whether there is a
-    session that takes requests. `speed`: of the clock that stamps its frames.
+    session that takes requests. `speed`: of the clock that stamps its frames. `spooled`: records that wait on the disk
+    for Kafka; `unacknowledged`: real seconds for which it has acknowledged nothing of what waits.
     """
 
     pid: int
@@ -72,6 +74,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     members: dict[str, tuple[str, ...]] = {}
     statuses: tuple[Status, ...] = ()
     speed: float = 1.0
+    spooled: int = 0
+    unacknowledged: float = 0.0
+
+    @property
+    def stranded(self) -> int:
+        """Records that wait on the disk for a Kafka that takes none; 0 while it takes some."""
+        return self.spooled if self.unacknowledged > _KAFKA_AWAY else 0
 
 
 class Loan(Protocol):

@@ -98,6 +98,11 @@ class Publisher:
         return 0 if self._spool is None else len(self._spool)
 
     @property
+    def unacknowledged(self) -> float:
+        """Real seconds for which Kafka has acknowledged nothing of what waits; 0 if nothing waits."""
+        return time.monotonic() - self._progress if len(self) else 0.0
+
+    @property
     def oldest(self) -> float | None:
         """`received_at` (POSIX seconds) of the oldest condition record that a power cut would lose; None if none."""
         waiting = (r.received_at for r in self._queue if r.topic == topics.CONDITION_EVENTS.name)

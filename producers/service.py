@@ -177,6 +177,8 @@ async def _produce(
             members=known.members,
             statuses=tuple(known.statuses(now())),
             speed=speed,
+            spooled=publisher.spooled,
+            unacknowledged=publisher.unacknowledged,
         ),
     )
     service = _Service(known, publisher, now, ready, calendar, board.lost)

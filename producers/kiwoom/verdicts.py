@@ -47,7 +47,7 @@ SURE: Final[dict[Sure, Words]] = {
 }
 
 TITLES: Final[dict[Cause, Words]] = {
-    "healthy": Words("Everything works", "이상 없음"),
+    "healthy": Words("Kiwoom's side works", "키움 쪽은 정상"),
     "quiet": Words("Quiet, not dead", "조용함 (끊김 아님)"),
     "ready": Words("Ready for the open", "개장 준비 완료"),
     "settings": Words("Settings incomplete", "설정 미완성"),
@@ -220,10 +220,10 @@ TRIED: Final[dict[str, Words]] = {
 ADVICE: Final[dict[Cause, Advice]] = {
     "healthy": Advice(
         Words(
-            "Nothing is wrong: requests are answered and events come.",
-            "이상 없음: 요청에 응답하고 이벤트가 들어옵니다.",
+            "Nothing is wrong on Kiwoom's side: requests are answered and events come.",
+            "키움 쪽은 이상 없음: 요청에 응답하고 이벤트가 들어옵니다.",
         ),
-        Words("Nothing to do.", "조치가 필요 없습니다."),
+        Words("Nothing to do there.", "키움 쪽에는 조치가 필요 없습니다."),
     ),
     "quiet": Advice(
         Words(

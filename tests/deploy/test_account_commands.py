@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -24,11 +25,14 @@ from pydantic import SecretStr
 
 from deploy.clock import Clock
 from deploy.local.kiwoom import serve
+from producers.control import look
 from producers.kiwoom.lock import login_lock, state_folder
 from producers.kiwoom.session import Timing
 from producers.kiwoom.token import short_name
+from producers.publisher import Publisher
 from producers.service import produce
 from producers.settings import ConditionSource, KiwoomSettings
+from producers.spool import Spool, Spooled
 from streams.events import KST
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +60,19 @@ class Market:
             "HITSTREAM_KIWOOM__LOGIN_PAUSE": "0.1",
             "HITSTREAM_CONDITIONS": json.dumps([{"name": NAME}], ensure_ascii=False),
         }
+
+    @property
+    def settings(self) -> KiwoomSettings:
+        """What a producer beside the commands is given."""
+        return KiwoomSettings(
+            rest_url=self.environ["HITSTREAM_KIWOOM__REST_URL"],
+            websocket_url=self.environ["HITSTREAM_KIWOOM__WEBSOCKET_URL"],
+            app_key=SecretStr(KEY),
+            secret_key=SecretStr(SECRET),
+            state_dir=str(self.folder / "state"),
+            account=f"a{uuid.uuid4().hex[:8]}",
+            hours="always",
+        )
 
     async def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HITSTREAM_")}
@@ -125,7 +142,7 @@ async def test_the_commands_log_in_by_themselves_and_show_no_secret(market: Mark
     assert (missing.returncode, "없는 조건" in missing.stderr) == (1, True)
     diagnosis = await market.run("doctor", "--json", "--trace", "--bundle", "evidence.zip", "--observe", "5")
     told = json.loads(diagnosis.stdout)
-    assert (told["cause"], diagnosis.returncode) == ("healthy", 0)
+    assert (told["cause"], told["stranded"], diagnosis.returncode) == ("healthy", None, 0)
     assert any('"LOGIN","token":"***"' in frame["text"] for frame in told["frames"])
     printed = [done.stdout + done.stderr for done in (listed, found, table, missing, diagnosis)]
     with zipfile.ZipFile(market.folder / "evidence.zip") as bundle:
@@ -158,15 +175,7 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
     words: list[str | None] = []
     task = asyncio.create_task(
         produce(
-            kiwoom=KiwoomSettings(
-                rest_url=market.environ["HITSTREAM_KIWOOM__REST_URL"],
-                websocket_url=market.environ["HITSTREAM_KIWOOM__WEBSOCKET_URL"],
-                app_key=SecretStr(KEY),
-                secret_key=SecretStr(SECRET),
-                state_dir=str(market.folder / "state"),
-                account=f"a{uuid.uuid4().hex[:8]}",
-                hours="always",
-            ),
+            kiwoom=market.settings,
             conditions=[ConditionSource(name=NAME)],
             bootstrap_servers=kafka,
             now=lambda: datetime.now(UTC),
@@ -184,7 +193,7 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
         gaps = REGISTRY.get_sample_value("hitstream_producer_gaps_total", {"condition": NAME}) or 0
         diagnosis = await market.run("doctor", "--json", "--trace", "--bundle", "beside.zip", "--observe", "5")
         told = json.loads(diagnosis.stdout)
-        assert (told["cause"], told["borrowed"]) == ("healthy", True), told
+        assert (told["cause"], told["borrowed"], told["stranded"]) == ("healthy", True, 0), told
         with zipfile.ZipFile(market.folder / "beside.zip") as bundle:
             printed = [diagnosis.stdout, diagnosis.stderr, *(bundle.read(n).decode() for n in bundle.namelist())]
         assert any("LOGIN" in text for text in printed)
@@ -215,6 +224,44 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
                 await asyncio.sleep(0.05)
         displaced = await market.run("doctor", "--json")
         assert json.loads(displaced.stdout)["cause"] == "displaced", displaced.stdout
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,), timeout=15)
+
+
+async def test_a_good_verdict_names_the_records_that_a_dead_kafka_does_not_take(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kiwoom's side works, and nothing arrives: whoever asks at 08:59 has to read both."""
+    monkeypatch.setattr(Publisher, "check", functools.partialmethod(Publisher.check, within=0.3))
+    kiwoom, key = market.settings, short_name(KEY)
+    spool = Spool(market.folder / "producer" / f"spool-{kiwoom.account}-{key}", limit=1 << 20)
+    spool.append(Spooled("hitstream.status", b"k", b"{}", 0.0))
+    spool.close()
+    words: list[str | None] = []
+    task = asyncio.create_task(
+        produce(
+            kiwoom=kiwoom,
+            conditions=[ConditionSource(name=NAME)],
+            bootstrap_servers="127.0.0.1:9",
+            now=lambda: datetime.now(UTC),
+            ready=words.append,
+            state_dir=market.folder / "producer",
+            timing=Timing(login_pause=0.05, send_spacing=0.02),
+        )
+    )
+    try:
+        async with asyncio.timeout(30):
+            while not words or words[-1] is not None:
+                assert not task.done()
+                await asyncio.sleep(0.05)
+            shared = state_folder(kiwoom.state_dir, kiwoom.websocket_url)
+            while not (await look(shared, key)).stranded:
+                await asyncio.sleep(0.05)
+        shown = await market.run("doctor", "--observe", "5", "--lang", "en")
+        assert ("✓ Kiwoom's side works" in shown.stdout, shown.returncode) == (True, 0), shown.stdout
+        assert "records wait on the disk for Kafka, which takes none: `hitstream status` says more" in shown.stdout
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -22,7 +22,7 @@ VERDICT = Verdict(
 )
 
 
-def printed(language: Any, *, terminal: bool, verdict: Verdict = VERDICT) -> str:
+def printed(language: Any, *, terminal: bool, verdict: Verdict = VERDICT, stranded: int = 0) -> str:
     file = io.StringIO()
     view = View(Console(file=file, force_terminal=terminal, width=200, highlight=False), language)
     view.begins(borrowed=True)
@@ -32,7 +32,7 @@ def printed(language: Any, *, terminal: bool, verdict: Verdict = VERDICT) -> str
     done = Examination(
         at=datetime(2026, 3, 9, tzinfo=UTC), seconds=5.2, borrowed=True, findings=(FINDING,), verdict=verdict, frames=()
     )
-    view.concludes(done, None)
+    view.concludes(done, None, stranded=stranded)
     view.close()
     return Text.from_ansi(file.getvalue()).plain
 
@@ -56,6 +56,18 @@ def test_only_a_terminal_is_told_what_is_waited_for() -> None:
 
 def test_what_is_sure_and_good_needs_no_more_words() -> None:
     told = printed("en", terminal=False, verdict=Verdict(cause="healthy", sure="proved"))
-    assert "✓ Everything works – proved" in told
+    assert "✓ Kiwoom's side works – proved" in told
+    assert "Kafka" not in told
     assert "To be sure" not in told
     assert "Ruled out" not in told
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_good_verdict_beside_a_dead_kafka_does_not_read_as_everything(terminal: bool) -> None:
+    good = Verdict(cause="healthy", sure="proved")
+    told = printed("en", terminal=terminal, verdict=good, stranded=1_234)
+    assert "✓ Kiwoom's side works – proved" in told
+    assert "✗ 1,234 records wait on the disk for Kafka, which takes none: `hitstream status` says more" in told
+    korean = printed("ko", terminal=terminal, verdict=good, stranded=1_234)
+    assert "✓ 키움 쪽은 정상 – 확인됨" in korean
+    assert "✗ 기록 1,234건이 디스크에서 Kafka를 기다리고 있습니다" in korean

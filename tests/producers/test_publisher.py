@@ -163,6 +163,18 @@ async def test_the_oldest_event_that_waits_is_known() -> None:
     assert publisher.oldest == (T0 + timedelta(seconds=3)).timestamp()
 
 
+async def test_for_how_long_kafka_has_acknowledged_nothing_of_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"now": 100.0}
+    monkeypatch.setattr("producers.publisher.time.monotonic", lambda: seconds["now"])
+    publisher = Publisher("127.0.0.1:9")
+    seconds["now"] = 200.0
+    assert publisher.unacknowledged == 0.0
+    publisher.offer(event("waits", "c", 1))
+    seconds["now"] = 207.0
+    publisher.offer(event("waits", "c", 2))
+    assert publisher.unacknowledged == 7.0
+
+
 async def test_stopping_does_not_wait_for_a_broker_that_is_not_there() -> None:
     publisher = Publisher(f"127.0.0.1:{closed_port()}")
     publisher.offer(event("a", "c", 1))

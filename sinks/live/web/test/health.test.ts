@@ -23,6 +23,27 @@ describe("a component", () => {
       expect(componentWord(session({ state }), nine + 3_600_000, 1)).toBe(state);
   });
 
+  it.each([
+    ["stuck", "bad", { proof_of_life: at(-21) }],
+    ["working", "good", { proof_of_life: at(-20) }],
+    ["working", "good", { proof_of_life: at(-21), figures: { lag: 0 } }],
+    ["working", "good", { proof_of_life: null }],
+    ["waiting", "bad", { proof_of_life: at(-21), state: "waiting" }],
+  ] as const)("that gets nothing done of what waits is stuck: %s, %s, %o", (word, tone, over) => {
+    const said = session({ component: "sink/clickhouse/a", kind: "sink", state: "working", figures: { lag: 3 }, ...over });
+    expect([componentWord(said, nine, 1), statusTone(said, nine, 1)]).toEqual([word, tone]);
+    expect(componentWord(said, nine, 60)).toBe(said.state);
+  });
+
+  it("that is stuck is in trouble beside another of its role that works", () => {
+    const sink = (name: string, over = {}) => ({
+      change: "component" as const,
+      status: session({ component: `sink/clickhouse/${name}`, kind: "sink", state: "working", ...over }),
+    });
+    const stuck = sink("a", { proof_of_life: at(-60), figures: { lag: 3 } });
+    expect(health(start({ components: [stuck, sink("b")] }), nine).troubles).toBe(1);
+  });
+
   it("of kind diagnosis speaks only when it runs, and is never silent", () => {
     expect(componentWord(diagnosis("healthy"), nine + 3_600_000, 1)).toBe("healthy");
   });

@@ -77,7 +77,7 @@ export function componentTone(state: string): Tone {
   if (["resting", "stopped", "closed", "idle", "standby"].includes(state)) return "rest";
   // A worker or a sink that `waiting`s was ready and is not: nothing moves until what its cause names is there again.
   if (
-    ["waiting", "disconnected", "refused", "unanswered", "missing", "displaced", "failed", "deaf", "silent", "lagging"].includes(
+    ["waiting", "disconnected", "refused", "unanswered", "missing", "displaced", "failed", "deaf", "silent", "stuck", "lagging"].includes(
       state,
     )
   )

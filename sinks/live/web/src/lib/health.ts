@@ -20,11 +20,25 @@ const RUN_TONES: Readonly<Record<string, Tone>> = {
 /** Kinds that say every few seconds how they are; a diagnosis does so only when it runs. */
 const REPORTING: readonly Status["kind"][] = ["session", "subscription", "worker", "sink"];
 
-/** The component's own word of its state – or `silent`, if it should have said how it is and has not. */
+/** Real milliseconds without progress after which a role that says `working` is stuck, if anything waits for it. */
+export const STUCK_AFTER = 20_000;
+
+/** Whether a worker or sink got nothing done of what waits for it, as `deploy/status_command.py` has it. */
+function isStuck(status: Status, speed: number): boolean {
+  const waits = (status.kind === "worker" || status.kind === "sink") && (status.figures?.["lag"] ?? 0) > 0;
+  if (!waits || status.state !== "working" || !status.proof_of_life) return false;
+  return (parse(status.at) - parse(status.proof_of_life)) / speed > STUCK_AFTER;
+}
+
+/**
+ * The component's own word of its state – or `silent`, if it should have said how it is and has not, or `stuck`, if it
+ * says that it works and does not.
+ */
 export function componentWord(status: Status, now: number, speed: number): string {
   const isOver = status.state === "stopped" || componentTone(status.state) === "bad";
   const isMute = REPORTING.includes(status.kind) && !isOver && isSilent(status, now, speed);
-  return isMute ? "silent" : status.state;
+  if (isMute) return "silent";
+  return isStuck(status, speed) ? "stuck" : status.state;
 }
 
 /** How good or bad a component's state is. */
@@ -89,7 +103,8 @@ export function componentTones(state: State, now: number): ReadonlyMap<string, T
 
 /**
  * How everything is, in one lamp. What several producers keep open is in trouble only where none of them has it; a
- * session that has ended beside one that lives is a standby's trouble, and nobody's, and so is one of several workers.
+ * session that has ended beside one that lives is a standby's trouble, and nobody's, and so is one of several workers –
+ * unless it is stuck: it keeps its partitions, and nobody else takes what waits in them.
  */
 export function health(state: State, now: number): Health {
   const tones: Tone[] = [];
@@ -97,7 +112,7 @@ export function health(state: State, now: number): Health {
   const each = componentTones(state, now);
   for (const { status } of state.components.values()) {
     const tone = each.get(status.component)!;
-    const role = roleOf(status);
+    const role = componentWord(status, now, state.speed) === "stuck" ? null : roleOf(status);
     if (role === null) tones.push(tone);
     else roles.set(role, [...(roles.get(role) ?? []), tone]);
   }

@@ -227,6 +227,7 @@ const ko = {
     failed: "실패",
     deaf: "듣지 못함",
     silent: "소식 끊김",
+    stuck: "멈춰 있음",
     lagging: "밀림",
   } as Readonly<Record<string, string>>,
 
@@ -259,7 +260,7 @@ const ko = {
     Record<string, string>
   >,
   verdict: {
-    healthy: "이상 없음",
+    healthy: "키움 쪽은 정상",
     quiet: "조용함 (끊김 아님)",
     ready: "개장 준비 완료",
     settings: "설정 미완성",
@@ -508,7 +509,7 @@ const en: Words = {
   why: "why",
   runState: { scheduled: "Scheduled", running: "Running", done: "Done", failed: "Failed", missed: "Missed" },
   verdict: {
-    healthy: "Everything works",
+    healthy: "Kiwoom's side works",
     quiet: "Quiet, not dead",
     ready: "Ready for the open",
     settings: "Settings incomplete",
