@@ -6,6 +6,7 @@ the last one. A request without a session has a handle for itself.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from .engine import Engine, Handle, Refusal
 _TIMEOUT: Final = 60
 _LONGEST: Final = 3600
 _MOST: Final = 512
+# Seconds that a request waits for the one before it in its session.
+_PATIENCE: Final = 1.0
 
 
 @dataclass
@@ -53,7 +56,12 @@ class Sessions:
                 await self._engine.call("", handle.close)
             return
         seconds = _seconds(lasts)
-        session = self._sessions.get(name)
+        # A client that has let go of a stream asks on before we can see that it is gone.
+        patience = time.monotonic() + _PATIENCE
+        while (session := self._sessions.get(name)) is not None and session.busy:
+            if time.monotonic() > patience:
+                raise Refusal(373, f"Session {name} is locked by a concurrent client. (SESSION_IS_LOCKED)")
+            await asyncio.sleep(0.01)
         if session is None:
             if must_exist:
                 raise Refusal(372, f"Session {name} not found (SESSION_NOT_FOUND)")
@@ -61,8 +69,6 @@ class Sessions:
                 raise Refusal(203, "There are too many sessions. (NO_FREE_CONNECTION)")
             # Opening takes a fifth of a millisecond, and nobody else may open the same one meanwhile.
             session = self._sessions[name] = _Session(self._engine.handle(lasting=True), 0.0)
-        if session.busy:
-            raise Refusal(373, f"Session {name} is locked by a concurrent client. (SESSION_IS_LOCKED)")
         session.busy = True
         try:
             await self._engine.call("", prepare, session.handle)
