@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import reduce
@@ -445,6 +445,8 @@ class _Sink:
     async def _settle(self, consumer: AIOKafkaConsumer, assignments: _Assignments, fetched: _Fetched) -> None:
         """Apply a batch and commit it, or leave it whole if its partitions are taken away meanwhile."""
         batch, refused = self._decode(fetched)
+        # What is in hand waits, too: a store that hangs would otherwise leave no lag to be seen.
+        self._note_lag(consumer, {partition: records[0].offset for partition, records in fetched.records.items()})
         delay = _FIRST_DELAY
         while len(batch):
             try:
@@ -548,11 +550,15 @@ class _Sink:
             return self._abandon(fetched)
         for partition, records in fetched.records.items():
             _applied.labels(self.group, partition.topic).inc(len(records))
+        self._note_lag(consumer, {partition: records[-1].offset + 1 for partition, records in fetched.records.items()})
+        return None
+
+    def _note_lag(self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+        """Tell how much waits from these offsets on, as far as the last fetch knew."""
+        for partition, position in positions.items():
             end = consumer.highwater(partition) if partition in consumer.assignment() else None
             if end is not None:
-                lag = max(0, end - records[-1].offset - 1)
-                _lag.labels(self.group, partition.topic, partition.partition).set(lag)
-        return None
+                _lag.labels(self.group, partition.topic, partition.partition).set(max(0, end - position))
 
     def _abandon(self, fetched: _Fetched) -> None:
         log.info(

@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from prometheus_client import REGISTRY
 
 from sinks import consumer as loop
 from sinks.consumer import Batch, KafkaUnavailable, Refused, Retryable, TopicsMissing, consume
@@ -225,6 +226,30 @@ async def test_a_store_that_is_down_is_waited_for_and_loses_nothing(
     assert sorted(store.applied) == [stock(n).code for n in range(20)]
     changes = [said for said in store.said if said in (None, "the store is down")]
     assert changes == [None, "the store is down", None], "each change of state is said once"
+
+
+async def test_what_a_store_hangs_on_is_lag(feed: Feed) -> None:
+    """A store that neither takes nor refuses: what is in hand is the only thing that tells."""
+    held, free = asyncio.Event(), asyncio.Event()
+
+    class Hanging(Store):
+        async def apply(self, batch: Batch) -> Sequence[Refused]:
+            held.set()
+            await free.wait()
+            return await super().apply(batch)
+
+    def lag() -> float:
+        labels = [{"group": feed.group, "topic": feed.topic.name, "partition": str(p)} for p in range(2)]
+        return sum(REGISTRY.get_sample_value("hitstream_sink_lag_records", each) or 0.0 for each in labels)
+
+    await feed.send(*map(stock, range(6)), partition=0)
+    async with feed.sink(Hanging()):
+        async with asyncio.timeout(30):
+            await held.wait()
+        assert lag() == 6
+        free.set()
+        await feed.settled(6)
+        await until(lambda: lag() == 0)
 
 
 async def test_a_batch_that_is_abandoned_by_cancelling_comes_again(feed: Feed) -> None:
