@@ -66,9 +66,6 @@ async def checkpoint(point, topic):
 
 app._make_app = make_app
 app.SEND_TIMEOUT = changelog.TIMEOUT = task["patience"]
-if not task["fenced"]:
-    open_writer = changelog.Writer.__init__
-    changelog.Writer.__init__ = lambda self, kafka, app, *rest: open_writer(self, kafka, f"{app}-{os.getpid()}", *rest)
 
 def work(ready):
     def tell(reason):
@@ -116,7 +113,6 @@ def task(
     group: str = GROUP,
     instance: str = "",
     patience: float = 30.0,
-    fenced: bool = True,
 ) -> list[str]:
     """The command line of a worker.
 
@@ -125,7 +121,6 @@ def task(
             in Kafka then.
         group, instance: its group and its name in it, see `StreamSettings`.
         patience: seconds that Kafka gets to take a write.
-        fenced: False takes the fence away: others can open the changelog beside it.
     """
     words = {
         "kafka": kafka,
@@ -136,7 +131,6 @@ def task(
         "stops": stops,
         "stream": {"app_id": group, "instance": instance},
         "patience": patience,
-        "fenced": fenced,
     }
     return [sys.executable, "-c", _WORKER, json.dumps(words)]
 
