@@ -142,15 +142,8 @@ def test_what_is_no_record_is_refused(value: bytes) -> None:
         decode(topics.TRANSITIONS.name, value)
 
 
-def test_every_record_of_the_topics_that_are_read_can_be_decoded() -> None:
-    assert {topic.name for topic in reader.TOPICS} == reader._decoders.keys()
-    due = Due(id="d", kind="hold", at=now(), account="main")
-    assert decode(topics.TRANSITIONS.name, encode(due)) == due
-    assert decode(topics.STATUS.name, None) is None
-
-
-def test_of_the_condition_events_only_gaps_are_decoded() -> None:
-    gap = Gap(
+def gap() -> Gap:
+    return Gap(
         id="g",
         account="main",
         condition="a",
@@ -161,7 +154,18 @@ def test_of_the_condition_events_only_gaps_are_decoded() -> None:
         received_at=now(),
         session="s",
     )
-    assert decode(topics.CONDITION_EVENTS.name, encode(gap)) == gap
+
+
+def test_every_record_of_the_topics_that_are_read_can_be_decoded() -> None:
+    assert {topic.name for topic in reader.TOPICS} == reader._decoders.keys()
+    due = Due(id="d", kind="hold", at=now(), account="main")
+    assert decode(topics.TRANSITIONS.name, encode(due)) == due
+    assert decode(topics.STATUS.name, None) is None
+
+
+def test_of_the_condition_events_only_gaps_are_decoded() -> None:
+    said = gap()
+    assert decode(topics.CONDITION_EVENTS.name, encode(said)) == said
     assert decode(topics.CONDITION_EVENTS.name, encode(Due(id="d", kind="day-end", at=now(), account="main"))) is None
     assert decode(topics.CONDITION_EVENTS.name, b'{"type":"condition-event","and":"whatever follows') is None
     with pytest.raises(ValueError):  # noqa: PT011 - of whatever kind
@@ -202,17 +206,7 @@ async def test_the_day_is_there_before_the_first_snapshot_and_goes_on(fresh_kafk
     session = Status(component="session/main/p", kind="session", state="live", since=now(), at=now())
     name = Stock(code="000001", name="하나", market="KOSPI", received_at=now())
     early = [transition(f"{n:06d}") for n in range(300)]
-    missed = Gap(
-        id="g",
-        account="main",
-        condition="a",
-        from_=now(),
-        to=now(),
-        cause="c",
-        at=now(),
-        received_at=now(),
-        session="s",
-    )
+    missed = gap()
     await write(fresh_kafka, session, name, missed, b"bad", transition("yester", at=yesterday), *early, NESTED)
     before = counted("bad_records_total", topics.TRANSITIONS.name)
     async with reading(fresh_kafka) as live:
