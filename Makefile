@@ -6,6 +6,7 @@ WEB := sinks/live/web
 JOBS ?= 3
 CONSUMERS := tests/consumers
 NODE_CLIENT := tests/deploy/clickhouse/node
+PEERS := tests/benchmarks/peers
 
 .PHONY: help setup up test check format bench docs soak fuzz chaos lock clean
 
@@ -66,7 +67,14 @@ format: .venv/.installed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup
+# What the benchmarks compare the product with, and the profiler: in an environment of their own, as their bounds differ.
+$(PEERS)/.venv/.installed: $(PEERS)/requirements.lock
+	@echo "· what the benchmarks compare with"
+	@test -x $(PEERS)/.venv/bin/python || $(PYTHON) -m venv $(PEERS)/.venv
+	@$(PEERS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(PEERS)/requirements.lock
+	@touch $@
+
+bench: setup $(PEERS)/.venv/.installed
 	@$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' -s --timeout=0 $(ARGS)
 
 soak: setup
@@ -88,8 +96,10 @@ lock:
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet 'uv>=0.9,<1'
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-	  --all-extras pyproject.toml -o requirements.lock
+	  --extra dev pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  $(PEERS)/requirements.in -o $(PEERS)/requirements.lock
 
 clean:
-	rm -rf .venv $(WEB)/node_modules $(WEB)/dist $(CONSUMERS)/node_modules $(NODE_CLIENT)/node_modules .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf .venv $(PEERS)/.venv $(WEB)/node_modules $(WEB)/dist $(CONSUMERS)/node_modules $(NODE_CLIENT)/node_modules .mypy_cache .ruff_cache .pytest_cache \
 	  .hypothesis
