@@ -323,7 +323,11 @@ class Quote(Record, frozen=True, kw_only=True):
 
 
 class Bar(Record, frozen=True, kw_only=True):
-    """A minute (`1m`) or daily (`1d`) bar fetched after the close. `at` is its start; `value` in won."""
+    """A minute (`1m`) or daily (`1d`) bar fetched after the close. `at` is its start; `value` in won.
+
+    `sample` says that the stock is one of the fixed random sample which conditions are compared with, whether or not a
+    condition also hit it that day.
+    """
 
     code: str
     interval: Literal["1m", "1d"]
@@ -335,6 +339,7 @@ class Bar(Record, frozen=True, kw_only=True):
     volume: int
     value: int | None = None
     received_at: Moment
+    sample: bool = False
 
 
 # --- status, frames, dead letters -------------------------------------------------------------------------------------
