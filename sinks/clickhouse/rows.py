@@ -14,15 +14,18 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from streams.events import (
+    Bar,
     ConditionEvent,
     ConditionSnapshot,
     Due,
     Gap,
+    Quote,
     Recommend,
     Recommendation,
     Record,
     SearchReason,
     SearchResult,
+    Status,
     Stock,
     Transition,
     Withdraw,
@@ -254,6 +257,70 @@ def _stock(s: Stock) -> Iterator[tuple[str, Values]]:
     yield ("stocks", (s.code, s.name, s.market, s.previous_close, _micros(s.received_at)))
 
 
+def _quote(q: Quote) -> Iterator[tuple[str, Values]]:
+    yield (
+        "quotes",
+        (
+            _day(q.at),
+            q.code,
+            q.exchange,
+            _micros(q.received_at),
+            q.session,
+            _micros(q.at),
+            q.price,
+            q.high,
+            q.low,
+            q.volume,
+            q.trades,
+            q.change_rate,
+            q.day_volume,
+        ),
+    )
+
+
+def _bar(b: Bar) -> Iterator[tuple[str, Values]]:
+    yield (
+        "bars",
+        (
+            _day(b.at),
+            b.code,
+            b.interval,
+            _micros(b.at),
+            b.open,
+            b.high,
+            b.low,
+            b.close,
+            b.volume,
+            b.value,
+            b.sample,
+            _micros(b.received_at),
+        ),
+    )
+
+
+def _status(s: Status) -> Iterator[tuple[str, Values]]:
+    yield (
+        "statuses",
+        (
+            _day(s.at),
+            s.component,
+            _micros(s.at),
+            s.kind,
+            s.state,
+            s.cause,
+            _micros(s.since),
+            s.account,
+            s.condition,
+            s.session,
+            _maybe(s.proof_of_life),
+            _maybe(s.last_frame),
+            _maybe(s.last_ping),
+            s.members,
+            s.figures,
+        ),
+    )
+
+
 def _nothing(_: Record) -> Iterator[tuple[str, Values]]:
     yield from ()
 
@@ -270,6 +337,9 @@ _MAKERS: Final[dict[type[Record], Callable[[Any], Iterator[tuple[str, Values]]]]
     Withdraw: _command,
     Recommendation: _recommendation,
     Stock: _stock,
+    Quote: _quote,
+    Bar: _bar,
+    Status: _status,
     Due: _nothing,  # a deadline changes nothing by itself; what it brings about has records of its own
 }
 
@@ -304,6 +374,12 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         " at expires_at received_at"
     ),
     "stocks": _columns("code name market previous_close received_at"),
+    "quotes": _columns("date code exchange received_at session at price high low volume trades change_rate day_volume"),
+    "bars": _columns("date code interval at open high low close volume value sample received_at"),
+    "statuses": _columns(
+        "date component at kind state cause since account condition session proof_of_life last_frame last_ping members"
+        " figures"
+    ),
 }
 
 

@@ -21,7 +21,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DataError, Err
 from clickhouse_connect.driver.insert import InsertContext
 from prometheus_client import Counter, Histogram
 
-from streams.topics import CONDITION_EVENTS, RECOMMENDATIONS, STOCKS, TRANSITIONS
+from streams.topics import BARS, CONDITION_EVENTS, QUOTES, RECOMMENDATIONS, STATUS, STOCKS, TRANSITIONS
 
 from ..consumer import Batch, Received, Refused, Retryable, consume
 from ..settings import ClickHouseSettings
@@ -31,7 +31,7 @@ from .rows import COLUMNS, Place, Unstorable, Values, rows
 
 log = structlog.get_logger(__name__)
 
-TOPICS: Final = (CONDITION_EVENTS, TRANSITIONS, RECOMMENDATIONS, STOCKS)
+TOPICS: Final = (CONDITION_EVENTS, TRANSITIONS, RECOMMENDATIONS, STOCKS, QUOTES, BARS, STATUS)
 COMPONENT: Final = "clickhouse-sink"
 
 _INSERT: Final[dict[str, Any]] = {

@@ -23,7 +23,7 @@ from sinks.settings import ClickHouseSettings
 from streams.events import ConfigError
 
 HITS, DAYS = 3000, 3
-COUNTS = {"condition_events": HITS, "recommendations": 50, "stocks": 20}
+COUNTS = {"condition_events": HITS, "recommendations": 50, "stocks": 20, "quotes": 70, "bars": 30, "statuses": 1}
 
 
 def quiet(table: str, done: int, total: int) -> None:
@@ -46,6 +46,19 @@ def fill(client: Client) -> None:
     )
     client.command(
         "INSERT INTO stocks (code, name, previous_close) SELECT toString(number), '삼성', number FROM numbers(20)"
+    )
+    client.command(
+        "INSERT INTO quotes (date, code, received_at, price, change_rate) SELECT '2026-11-23', toString(number % 7), "
+        "toDateTime64('2026-11-23 00:00:00', 6, 'UTC') + number / 4, number, if(number % 3, number, NULL) "
+        "FROM numbers(70)"
+    )
+    client.command(
+        "INSERT INTO bars (date, code, interval, at, sample) SELECT '2026-11-23', '005930', '1m', "
+        "toDateTime64('2026-11-23 09:00:00', 6, 'Asia/Seoul') + 60 * number, number % 2 FROM numbers(30)"
+    )
+    client.command(
+        "INSERT INTO statuses (date, component, state, at, figures) SELECT '2026-11-23', 'worker/a', 'working', "
+        "now64(6) + number, map('lag', number) FROM numbers(3)"
     )
 
 
@@ -101,7 +114,8 @@ def test_a_database_comes_back_as_it_was(
 def test_a_chunk_is_a_day_of_a_table(made: Path) -> None:
     files = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
     days = {f"condition_events/2026-11-{23 + day}.native.zst" for day in range(DAYS)}
-    assert files == days | {"recommendations/2026-11-23.native.zst", "stocks/all.native.zst", "manifest.json"}
+    dated = {f"{table}/2026-11-23.native.zst" for table in ("recommendations", "quotes", "bars", "statuses")}
+    assert files == days | dated | {"stocks/all.native.zst", "manifest.json"}
 
 
 def test_a_restore_again_or_after_one_that_was_cut_off_adds_what_is_missing(

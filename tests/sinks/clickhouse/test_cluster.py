@@ -52,7 +52,7 @@ def test_each_table_is_replicated_and_distributed_by_its_identity(client: Client
         assert engine[1] == "ReplicatedReplacingMergeTree"
         assert engine[2] == "/clickhouse/tables/{shard}/{database}/{table}"
         assert engine[3] == "{replica}"
-        assert engine[4] == (", received_at" if table == "stocks" else "")
+        assert engine[4] == {"stocks": ", received_at", "bars": ", received_at", "statuses": ", at"}.get(table, "")
         key = re.search(r"ORDER BY (.*)", local)
         assert key is not None
         assert f"AS {table}_local" in distributed

@@ -88,9 +88,10 @@ def test_a_table_is_partitioned_and_sorted_by_the_identity_alone(settings: Click
     for table in COLUMNS:
         engine, key = found[table]
         assert engine == "ReplacingMergeTree"
-        assert not {"_offset", "_partition", "_topic", "session", "received_at", "inserted_at"} & set(
-            key.replace("(", " ").replace(")", " ").replace(",", " ").split()
-        )
+        # A quote is told from others by these very two: a session never receives two of a stock at one microsecond.
+        own = {"session", "received_at"} if table == "quotes" else set()
+        named = set(key.replace("(", " ").replace(")", " ").replace(",", " ").split())
+        assert not {"_offset", "_partition", "_topic", "session", "received_at", "inserted_at"} & (named - own)
 
 
 class Cut(Exception):

@@ -12,10 +12,12 @@ from sinks.clickhouse.rows import COLUMNS, Place, Unstorable, rows
 from sinks.clickhouse.writer import TOPICS
 from streams.events import (
     KST,
+    Bar,
     ConditionEvent,
     ConditionSnapshot,
     Due,
     Gap,
+    Quote,
     Reason,
     Recommend,
     Recommendation,
@@ -23,6 +25,7 @@ from streams.events import (
     SearchReason,
     SearchResult,
     SearchRow,
+    Status,
     Stock,
     Transition,
     Withdraw,
@@ -157,6 +160,48 @@ RECOMMENDATION = Recommendation(
     received_at=RECEIVED,
 )
 STOCK = Stock(code="005930", name="삼성전자", market="KOSPI", previous_close=71_500, received_at=RECEIVED)
+QUOTE = Quote(
+    code="005930",
+    exchange="AL",
+    at=AT,
+    received_at=RECEIVED,
+    price=71_000,
+    high=71_200,
+    low=70_900,
+    volume=1_234,
+    trades=7,
+    change_rate=-0.7,
+    day_volume=9_876_543_210,
+    session="s1",
+)
+BAR = Bar(
+    code="005930",
+    interval="1m",
+    at=AT,
+    open=71_000,
+    high=71_200,
+    low=70_900,
+    close=71_100,
+    volume=1_234,
+    value=87_654_321,
+    received_at=RECEIVED,
+    sample=True,
+)
+STATUS = Status(
+    component="subscription/main/key1/신고가 돌파",
+    kind="subscription",
+    state="unanswered",
+    cause="No reply to CNSRREQ for 30 s.",
+    since=SINCE,
+    at=AT,
+    account="main",
+    condition="신고가 돌파",
+    session="s1",
+    proof_of_life=SINCE,
+    last_frame=AT,
+    members=12,
+    figures={"hits": 3.0, "exits": 1.5},
+)
 DUE = Due(id="d", kind="day-end", at=AT, account="main", condition="신고가 돌파")
 
 EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
@@ -418,6 +463,76 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
                     "market": "KOSPI",
                     "previous_close": 71_500,
                     "received_at": RECEIVED_US,
+                },
+            )
+        ],
+    ),
+    (
+        QUOTE,
+        [
+            (
+                "quotes",
+                {
+                    "date": DAY,
+                    "code": "005930",
+                    "exchange": "AL",
+                    "received_at": RECEIVED_US,
+                    "session": "s1",
+                    "at": AT_US,
+                    "price": 71_000,
+                    "high": 71_200,
+                    "low": 70_900,
+                    "volume": 1_234,
+                    "trades": 7,
+                    "change_rate": -0.7,
+                    "day_volume": 9_876_543_210,
+                },
+            )
+        ],
+    ),
+    (
+        BAR,
+        [
+            (
+                "bars",
+                {
+                    "date": DAY,
+                    "code": "005930",
+                    "interval": "1m",
+                    "at": AT_US,
+                    "open": 71_000,
+                    "high": 71_200,
+                    "low": 70_900,
+                    "close": 71_100,
+                    "volume": 1_234,
+                    "value": 87_654_321,
+                    "sample": True,
+                    "received_at": RECEIVED_US,
+                },
+            )
+        ],
+    ),
+    (
+        STATUS,
+        [
+            (
+                "statuses",
+                {
+                    "date": DAY,
+                    "component": "subscription/main/key1/신고가 돌파",
+                    "at": AT_US,
+                    "kind": "subscription",
+                    "state": "unanswered",
+                    "cause": "No reply to CNSRREQ for 30 s.",
+                    "since": SINCE_US,
+                    "account": "main",
+                    "condition": "신고가 돌파",
+                    "session": "s1",
+                    "proof_of_life": SINCE_US,
+                    "last_frame": AT_US,
+                    "last_ping": None,
+                    "members": 12,
+                    "figures": {"hits": 3.0, "exits": 1.5},
                 },
             )
         ],

@@ -26,11 +26,13 @@ from sinks.clickhouse.migrate import migrate
 from sinks.settings import ClickHouseSettings
 from streams.events import (
     KST,
+    Bar,
     ConditionEvent,
     ConditionSnapshot,
     DeadLetter,
     Due,
     Gap,
+    Quote,
     Reason,
     Recommend,
     Recommendation,
@@ -39,6 +41,7 @@ from streams.events import (
     SearchReason,
     SearchResult,
     SearchRow,
+    Status,
     Stock,
     Transition,
     Withdraw,
@@ -46,7 +49,17 @@ from streams.events import (
     event_id,
     transition_id,
 )
-from streams.topics import CONDITION_EVENTS, DEAD_LETTERS, RECOMMENDATIONS, STOCKS, TRANSITIONS, Topic
+from streams.topics import (
+    BARS,
+    CONDITION_EVENTS,
+    DEAD_LETTERS,
+    QUOTES,
+    RECOMMENDATIONS,
+    STATUS,
+    STOCKS,
+    TRANSITIONS,
+    Topic,
+)
 
 from .front import Front
 
@@ -116,6 +129,58 @@ def recommendation(code: str, revision: int = 1, *, day: date = DAY, **changes: 
         opened_at=at,
         at=at,
         received_at=at,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def quote(number: int) -> Quote:
+    """The n-th quote of a stock, one per second."""
+    at = NINE + timedelta(seconds=number)
+    price = 71_000 + number
+    return Quote(
+        code="005930",
+        at=at,
+        received_at=at.astimezone(UTC) + timedelta(microseconds=250_001),
+        price=price,
+        high=price,
+        low=price,
+        volume=10,
+        trades=3,
+        day_volume=10_000_000_000,
+        session="s1",
+    )
+
+
+def bar(number: int, **changes: Any) -> Bar:
+    """The n-th minute of a stock."""
+    price = 71_000 + number
+    made = Bar(
+        code="005930",
+        interval="1m",
+        at=NINE + timedelta(minutes=number),
+        open=price,
+        high=price,
+        low=price,
+        close=price,
+        volume=10,
+        received_at=NOW,
+        sample=True,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def status(number: int, **changes: Any) -> Status:
+    """The n-th time that a subscription says how it is: every five seconds the same."""
+    made = Status(
+        component="subscription/main/key/신고가 돌파",
+        kind="subscription",
+        state="live",
+        since=NINE,
+        at=NINE + timedelta(seconds=5 * number),
+        account="main",
+        condition="신고가 돌파",
+        members=number,
+        figures={"hits": float(number)},
     )
     return msgspec.structs.replace(made, **changes)
 
@@ -273,6 +338,9 @@ async def test_every_record_is_stored_with_its_values(settings: ClickHouseSettin
         (TRANSITIONS, Withdraw(id="c2", code="005930", by="lee", note="memo", at=NINE)),
         (RECOMMENDATIONS, recommendation("005930")),
         (STOCKS, Stock(code="005930", name="삼성전자", market="KOSPI", previous_close=71_500, received_at=NOW)),
+        (QUOTES, quote(1)),
+        (BARS, bar(1)),
+        (STATUS, status(1)),
     )
     counts = {
         "condition_events": 1,
@@ -285,6 +353,9 @@ async def test_every_record_is_stored_with_its_values(settings: ClickHouseSettin
         "commands": 2,
         "recommendations": 1,
         "stocks": 1,
+        "quotes": 1,
+        "bars": 1,
+        "statuses": 1,
     }
     async with writing(settings, log.bootstrap):
         await until(lambda: {table: tables.command(f"SELECT count() FROM {table}") for table in counts} == counts)
@@ -310,6 +381,13 @@ async def test_every_record_is_stored_with_its_values(settings: ClickHouseSettin
         "SELECT r.kind, r.condition, r.since, r.visits, r.score FROM recommendations FINAL ARRAY JOIN reasons AS r"
     ).result_rows
     assert reasons == [("condition", "신고가 돌파", recommendation("005930").reasons[0].since, 1, 1.0)]
+    assert tables.query("SELECT at, price, trades, change_rate, day_volume FROM quotes").result_rows == [
+        (quote(1).at, 71_001, 3, None, 10_000_000_000)
+    ]
+    assert tables.query("SELECT at, close, value, sample FROM bars").result_rows == [(bar(1).at, 71_001, None, True)]
+    assert tables.query("SELECT state, members, last_ping, figures FROM statuses").result_rows == [
+        ("live", 1, None, {"hits": 1.0})
+    ]
 
 
 async def test_what_is_read_anew_or_sent_twice_is_one_row(
@@ -336,6 +414,43 @@ async def test_a_stock_is_what_was_received_last_also_when_read_anew(
     async with writing(settings, log.bootstrap):
         await until(lambda: tables.command("SELECT uniqExact(_offset) FROM stocks") >= 1)
         await until(lambda: tables.query("SELECT name FROM stocks FINAL").result_rows == [("new",)])
+
+
+async def test_a_bar_that_is_fetched_again_replaces_the_one_before(
+    settings: ClickHouseSettings, tables: Client, log: Log
+) -> None:
+    """Also where the topic is read anew, and the older one is inserted last."""
+    final = bar(1, close=72_000, received_at=NOW + timedelta(hours=1))
+    await log.publish((BARS, final), (BARS, bar(1)), (BARS, bar(2)))
+    async with writing(settings, log.bootstrap):
+        await until(lambda: int(tables.command("SELECT count() FROM bars FINAL")) == 2)
+    assert tables.query("SELECT close FROM bars FINAL ORDER BY at").result_rows == [(72_000,), (71_002,)]
+
+
+async def test_what_a_component_says_again_is_one_row_until_something_is_new(
+    settings: ClickHouseSettings, tables: Client, log: Log
+) -> None:
+    """In whatever order it is inserted: a row says from when to when it was so."""
+    later = NINE + timedelta(hours=1)
+    night = datetime(2026, 11, 24, 0, 0, 1, tzinfo=KST)
+    await log.publish(
+        *((STATUS, status(number)) for number in (3, 1, 2)),
+        (STATUS, status(0, state="unanswered", cause="No reply for 10 s.", since=later, at=later)),
+        (STATUS, status(4, state="live", since=later + timedelta(seconds=7), at=later + timedelta(seconds=9))),
+        (STATUS, status(5, state="live", since=later + timedelta(seconds=7), at=night)),
+    )
+    query = "SELECT date, state, since, at, members FROM statuses FINAL ORDER BY since, at"
+    async with writing(settings, log.bootstrap):
+        await until(lambda: len(tables.query(query).result_rows) == 4)
+    live = later + timedelta(seconds=7)
+    found = [(day, state, since.replace(tzinfo=UTC), at.replace(tzinfo=UTC), members)
+             for day, state, since, at, members in tables.query(query).result_rows]  # fmt: skip
+    assert found == [
+        (DAY, "live", NINE, status(3).at, 3),
+        (DAY, "unanswered", later, later, 0),
+        (DAY, "live", live, later + timedelta(seconds=9), 4),
+        (NEXT_DAY, "live", live, night, 5),
+    ]
 
 
 async def test_a_writer_that_is_killed_again_and_again_misses_nothing(
