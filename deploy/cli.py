@@ -251,6 +251,8 @@ def local_kiwoom(
     speed: float | None = None,
     fault: list[str] | None = None,
     journal: Path | None = None,
+    plant: list[str] | None = None,
+    neutral: bool | None = None,
     common: Common = _COMMON,
 ) -> int:
     """A simulated Kiwoom: REST and WebSocket, a market that moves, eight saved conditions.
@@ -265,6 +267,12 @@ def local_kiwoom(
         What goes wrong from the start, by name: NAME, or NAME:SEQ,SEQ for some conditions; may be given again.
     journal
         Live this recorded day again, at --speed times its pace, instead of a simulated one.
+    plant
+        What follows a condition's hits, as "NAME=+1.0%/5m"; may be given again. A name that the account does not have
+        becomes a condition that holds stocks at random.
+    neutral
+        A market without surges or trends in which all conditions hold stocks at random: what is planted is then all
+        that there is to find.
     """
     settings = load(common.config)
     if speed is not None and not 0 < speed <= 3600:
@@ -272,7 +280,9 @@ def local_kiwoom(
     clock = _clock(settings)
     from .local.kiwoom import server as kiwoom
     from .local.kiwoom.faults import named
+    from .local.kiwoom.plants import plants
 
+    planted = plants(settings.local.market_plants if plant is None else plant)
     faults = named(fault or ())
     tape = None
     if journal is not None:
@@ -292,6 +302,8 @@ def local_kiwoom(
             activity=settings.local.market_activity,
             faults=faults,
             tape=tape,
+            plants=planted,
+            neutral=settings.local.market_neutral if neutral is None else neutral,
             ready=ready,
         ),
     )

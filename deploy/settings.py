@@ -88,6 +88,12 @@ class LocalSettings(_Part):
     market_seed: int = Field(7, description="Seed of the simulated market: the same seed, the same day.")
     market_hours: Literal["always", "market"] = Field("always", description="Whether the local market ever closes.")
     market_activity: float = Field(1.0, ge=0, description="How lively the local market is; 0 is silent.")
+    market_plants: list[str] = Field(
+        [], description='What follows a condition\'s hits in the local market, e.g. ["조건 5=+1.0%/5m"].'
+    )
+    market_neutral: bool = Field(
+        False, description="A local market without trends, with conditions that hold stocks at random."
+    )
 
 
 class Condition(ConditionSource, ConditionRule):

@@ -105,6 +105,18 @@ def beside(config: Path | None) -> Settings:
     return load(config, dict(os.environ) | plan.environment)
 
 
+def _local_conditions(planted: Sequence[str]) -> list[dict[str, Any]]:
+    """The local market's conditions: first those that are only planted, then its own, as many as a session may have."""
+    from producers.kiwoom.session import MAX_CONDITIONS
+
+    from .local.kiwoom.plants import account, plants
+
+    names = {str(condition["name"]) for condition in LOCAL_CONDITIONS}
+    new = [c.name for c in account(plants(planted)) if c.name not in names]
+    found: list[dict[str, Any]] = [{"name": name, "weight": 0.5, "hold": 3, "cooldown": 60} for name in new]
+    return (found + list(LOCAL_CONDITIONS))[:MAX_CONDITIONS]
+
+
 def _try_rule(settings: Settings) -> None:
     """Refuse a scoring rule that the worker would refuse, before anything is started."""
     from streams.rules import load as load_rule
@@ -156,7 +168,7 @@ class _Plan:
             self._set("kiwoom__login_pause", "0.1")
             self._set("kiwoom__send_spacing", "0.2")
             if not settings.conditions:
-                self._set("conditions", json.dumps(LOCAL_CONDITIONS, ensure_ascii=False))
+                self._set("conditions", json.dumps(_local_conditions(local.market_plants), ensure_ascii=False))
                 self._set("recommend__threshold", str(LOCAL_THRESHOLD))
         elif not kiwoom.websocket_url:
             self._set("kiwoom__rest_url", LIVE_REST)
@@ -241,8 +253,9 @@ class _Up:
         self._say(f"[bold]Hitstream[/] starts; data and logs are in {self.folder}")
         plan, local = self.plan, self.plan.settings.local
         if plan.market and not plan.settings.conditions:
+            kept = len(_local_conditions(local.market_plants))
             self._say(
-                f"[dim]No conditions are configured: the simulated market's {len(LOCAL_CONDITIONS)} are kept open, "
+                f"[dim]No conditions are configured: the simulated market's {kept} are kept open, "
                 f"and a stock is recommended at a score of {LOCAL_THRESHOLD}.[/]"
             )
         servers = []

@@ -3,6 +3,7 @@
 | | |
 |---|---|
 | `GET truth` | every hit and exit of the day with price, and the members now; `?from=INDEX&condition=NAME&limit=N` |
+| | a hit after which something is planted has `planted` (percent) and `reference_at`, the first trade after it |
 | `GET state` | market time, whether it is open, and each session with its conditions, codes and counters |
 | `POST pause`, `POST resume` | stop the market from moving (market time goes on), and let it move again |
 | `GET faults`, `POST faults` | what can go wrong; `{"name": …, "on": true, "seqs": […]}`, or `{"clear": true}` |
@@ -21,15 +22,12 @@ import msgspec
 from deploy.clock import Clock
 from streams.events import KST
 
-from .conditions import CONDITIONS
 from .exchange import Exchange, moment
 from .faults import MOMENTARY, NONE, STANDING, Faults, UnknownFault
 from .market import Crossing, Day
 from .protocol import Session
 from .recorded import RecordedSession
 from .rest import Reply
-
-_NAMES = {condition.seq: condition.name for condition in CONDITIONS}
 
 
 def truth(day: Day, query: str) -> Reply:
@@ -38,6 +36,7 @@ def truth(day: Day, query: str) -> Reply:
     Args:
         query: `from` (the first index wanted), `condition` (name or seq), `limit`.
     """
+    names = _names(day)
     asked = {key: values[-1] for key, values in parse_qs(query).items()}
     wanted = asked.get("condition")
     try:
@@ -47,12 +46,12 @@ def truth(day: Day, query: str) -> Reply:
     chosen = [
         _told(day, crossing)
         for crossing in day.truth[max(0, first) :]
-        if wanted is None or wanted in (crossing.seq, _NAMES[crossing.seq])
+        if wanted is None or wanted in (crossing.seq, names[crossing.seq])
     ]
     members = {
-        _NAMES[seq]: {code: moment(day.date, since).isoformat() for code, since in codes.items()}
+        names[seq]: {code: moment(day.date, since).isoformat() for code, since in codes.items()}
         for seq, codes in day.members.items()
-        if wanted is None or wanted in (seq, _NAMES[seq])
+        if wanted is None or wanted in (seq, names[seq])
     }
     return Reply(
         {"date": str(day.date), "total": len(day.truth), "events": chosen[: max(0, limit)], "members": members}
@@ -72,8 +71,10 @@ def state(exchange: Exchange, clock: Clock, in_force: Faults, sessions: Iterable
             "open": exchange.is_open(now),
             "paused": exchange.paused,
             "events": len(day.truth),
-            "members": {name: len(day.members[seq]) for seq, name in _NAMES.items()},
-            "conditions": [[seq, name] for seq, name in _NAMES.items()],
+            "members": {name: len(day.members[seq]) for seq, name in _names(day).items()},
+            "conditions": [[seq, name] for seq, name in _names(day).items()],
+            "plants": [str(each) for each in exchange.ledger.plants],
+            "neutral": exchange.ledger.neutral,
             "faults": in_force.listed(),
             "sessions": [session.state() for session in sessions],
         }
@@ -112,9 +113,9 @@ def fault_wanted(body: bytes) -> tuple[str, tuple[str, ...]] | Callable[[Faults]
 
 def _told(day: Day, crossing: Crossing) -> dict[str, Any]:
     at = moment(day.date, crossing.at)
-    return {
+    told = {
         "index": crossing.index,
-        "condition": _NAMES[crossing.seq],
+        "condition": _names(day)[crossing.seq],
         "seq": crossing.seq,
         "code": crossing.code,
         "action": crossing.action,
@@ -122,3 +123,12 @@ def _told(day: Day, crossing: Crossing) -> dict[str, Any]:
         "time": f"{at:%H%M%S}",
         "price": crossing.price,
     }
+    if (effect := day.effect(crossing)) is not None:
+        reference = effect.reference
+        told["planted"] = effect.effect * 100
+        told["reference_at"] = None if reference is None else moment(day.date, reference + day.offset).isoformat()
+    return told
+
+
+def _names(day: Day) -> dict[str, str]:
+    return {condition.seq: condition.name for condition in day.conditions}

@@ -22,6 +22,7 @@ from streams.events import KST
 
 from .catalog import listings
 from .market import Crossing, DailyBar, Day, MinuteBar, Trade, past_days, period_high
+from .plants import Plant
 
 Hours = Literal["always", "market"]
 
@@ -81,6 +82,8 @@ class Ledger(msgspec.Struct, frozen=True):
     days: tuple[PastDay, ...] = ()
     pauses: tuple[tuple[float, int], ...] = ()
     paused_at: float | None = None
+    plants: tuple[Plant, ...] = ()
+    neutral: bool = False
 
 
 VERSION: Final = 1
@@ -90,7 +93,7 @@ class Exchange:
     """One simulated world, standing at some moment of some day.
 
     Args:
-        seed, hours, activity: what the world is a function of.
+        seed, hours, activity, plants, neutral: what the world is a function of.
         now: market time.
         start: the moment the world's clock was started at: a first day opens by it and not by `now`, so that the
             same start gives the same day however long the machine took.
@@ -106,6 +109,8 @@ class Exchange:
         now: datetime,
         start: datetime | None = None,
         ledger: Ledger | None = None,
+        plants: tuple[Plant, ...] = (),
+        neutral: bool = False,
     ) -> None:
         self.hours = hours
         today = self.trading_date(now)
@@ -114,6 +119,7 @@ class Exchange:
         self.resumed = (
             ledger is not None
             and (ledger.version, ledger.seed, ledger.hours, ledger.activity) == (VERSION, seed, hours, activity)
+            and (ledger.plants, ledger.neutral) == (plants, neutral)
             and (ledger.date, ledger.opened) <= (today, max(second, OPENS if hours == "market" else 0.0))
         )
         if ledger is None or not self.resumed:
@@ -125,6 +131,8 @@ class Exchange:
                 first=today,
                 date=today,
                 opened=self._opening(self._second(begun, today)),
+                plants=plants,
+                neutral=neutral,
             )
         self.ledger = ledger
         self.yesterday: Day | None = None
@@ -287,6 +295,8 @@ class Exchange:
             closes=CLOSES if self.hours == "market" else MIDNIGHT,
             previous=previous,
             activity=ledger.activity,
+            plants=ledger.plants,
+            neutral=ledger.neutral,
         )
 
     def _opening(self, second: float) -> float:

@@ -9,6 +9,10 @@ Each stock draws from a random stream of its own, so the order in which stocks a
 arrive one by one (the next arrival of every stock waits in a heap), never in a sweep over all stocks. A stock's price
 follows a slow walk around the previous close, the index, and *surges*: minutes of rising price and many trades, then
 a partial retreat. Surges are what conditions find.
+
+What is planted (`plants`) multiplies that price from a hit on. A *neutral* market has nothing else to find: no surges,
+no way back to a mean, trades at the same rate in every stock, and conditions that hold stocks at random; prices are
+then driftless, and what is planted is the whole truth.
 """
 
 from __future__ import annotations
@@ -16,14 +20,16 @@ from __future__ import annotations
 import datetime as dt
 import random
 from array import array
+from collections.abc import Sequence
 from heapq import heapify, heappop, heapreplace
-from math import inf, sqrt
+from math import inf, prod, sqrt
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from .catalog import Listing, price_limits, tick_size
-from .conditions import CONDITIONS, PERIOD, Standing
+from .conditions import PERIOD, Standing
+from .plants import EVERY, Effect, Plant, Visit, account, drawn, touched
 
 TRADES_PER_SECOND: Final = 3.5
 """Trades of a calm market, over all stocks, at activity 1."""
@@ -34,7 +40,11 @@ SURGES_PER_HOUR: Final = 0.28
 TURNOVER: Final = 0.004
 """Part of a stock's shares that an ordinary day trades."""
 
+NEUTRAL_GAP: Final = 10.0
+"""Mean seconds between two trades of a stock in a neutral market, at activity 1."""
+
 _INDEX_STEP: Final = 60.0
+_PULL: Final = 0.00002
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
@@ -111,20 +121,46 @@ class _Phase(NamedTuple):
 class _Stock:
     """A listing with the moving parts of its day; `unit` is the size of an ordinary trade in shares."""
 
-    __slots__ = ("bars", "drifted_to", "impulse", "listing", "phase", "phases", "rng", "standing", "unit", "walk")
+    __slots__ = (
+        "bars",
+        "drifted_to",
+        "effects",
+        "impulse",
+        "listing",
+        "phase",
+        "phases",
+        "rng",
+        "running",
+        "settled",
+        "standing",
+        "unit",
+        "walk",
+    )
 
     def __init__(
-        self, listing: Listing, standing: Standing, rng: random.Random, phases: list[_Phase], unit: float
+        self,
+        listing: Listing,
+        standing: Standing,
+        rng: random.Random,
+        phases: list[_Phase],
+        unit: float,
+        *,
+        neutral: bool,
     ) -> None:
         self.listing = listing
         self.standing = standing
         self.rng = rng
         self.phases = phases
         self.phase = 0
-        self.walk = rng.gauss(0.0, 0.008) + (rng.uniform(0.01, 0.04) if rng.random() < 0.06 else 0.0)  # the gap
+        self.walk = rng.gauss(0.0, 0.008)  # the gap
+        if not neutral and rng.random() < 0.06:
+            self.walk += rng.uniform(0.01, 0.04)
         self.impulse = 0.0
         self.drifted_to = 0.0
         self.unit = unit
+        self.effects: list[Effect] = []  # all of the day
+        self.running: list[Effect] = []  # those that still move the price
+        self.settled = 1.0  # what the others have made of it
         self.bars = array("q")  # the fields of one MinuteBar after the other: a day has hundreds of thousands
 
 
@@ -137,6 +173,11 @@ class Day:
         opened, closes: first and last second in which trades happen.
         previous: each listing with its previous close and its highest price of the `PERIOD` days before.
         activity: multiplies trades and surges; 0 is a silent market.
+        plants: what follows hits. A condition that the account does not have is added to it, and holds stocks at
+            random.
+        neutral: see above.
+        only_planted: whether only the conditions in `plants` have hits.
+        every: seconds of the day in which a stock has one drawn visit.
     """
 
     def __init__(
@@ -148,6 +189,10 @@ class Day:
         closes: float,
         previous: list[tuple[Listing, int, int]],
         activity: float,
+        plants: Sequence[Plant] = (),
+        neutral: bool = False,
+        only_planted: bool = False,
+        every: float = EVERY,
     ) -> None:
         self.date = date
         self.opened = opened
@@ -156,28 +201,38 @@ class Day:
         """Seconds that the market has stood still: market time is tape time plus this."""
         self.tape = opened
         self.truth: list[Crossing] = []
-        self.members: dict[str, dict[str, int]] = {condition.seq: {} for condition in CONDITIONS}
-        changed: list[dict[int, int]] = [{} for _ in CONDITIONS]  # the second in which a stock last crossed
+        self.conditions = account(plants)
+        """The account's list."""
+        self.members: dict[str, dict[str, int]] = {condition.seq: {} for condition in self.conditions}
+        self._planted = {c.seq: each for each in plants for c in self.conditions if c.name == each.condition}
+        self._effects: dict[int, Effect] = {}
+        at_random = tuple(c.seq for c in self.conditions if neutral or int(c.seq) > 40)
+        if only_planted:
+            at_random = tuple(seq for seq in at_random if seq in self._planted)
+        looking = [] if neutral else [condition for condition in self.conditions if condition.seq not in at_random]
+        changed: list[dict[int, int]] = [{} for _ in looking]  # the second in which a stock last crossed
         self._rules = [
             (condition.seq, condition.enters, condition.stays, self.members[condition.seq], changes)
-            for condition, changes in zip(CONDITIONS, changed, strict=True)
+            for condition, changes in zip(looking, changed, strict=True)
         ]
+        self._pull = 0.0 if neutral else _PULL
         world = random.Random(f"{seed}/{date}")
         self._index = [0.0]
         for _ in range(int((closes - opened) / _INDEX_STEP) + 2):
-            self._index.append(self._index[-1] * 0.998 + world.gauss(0.0, 0.00045))
+            self._index.append(self._index[-1] * (1.0 if neutral else 0.998) + world.gauss(0.0, 0.00045))
         total = sum(listing.liquidity for listing, _, _ in previous) or 1.0
         self._stocks: list[_Stock] = []
         for listing, close, period_high in previous:
             rng = random.Random(f"{seed}/{date}/{listing.code}")
             share = listing.liquidity / total
-            rate = TRADES_PER_SECOND * activity * share
-            surges = SURGES_PER_HOUR * activity * min(3.0, (share * len(previous)) ** 0.5)
+            rate = activity / NEUTRAL_GAP if neutral else TRADES_PER_SECOND * activity * share
+            surges = 0.0 if neutral else SURGES_PER_HOUR * activity * min(3.0, (share * len(previous)) ** 0.5)
             phases = _phases(rng, opened, closes, rate, surges) if activity > 0 else []
             limits = price_limits(close, etn=listing.etn)
             standing = Standing(previous_close=close, period_high=period_high, limits=limits)
             trades = TRADES_PER_SECOND * share * 23_400 * 2
-            self._stocks.append(_Stock(listing, standing, rng, phases, listing.shares * TURNOVER / trades))
+            unit = listing.shares * TURNOVER / trades
+            self._stocks.append(_Stock(listing, standing, rng, phases, unit, neutral=neutral))
         self._by_code = {stock.listing.code: stock for stock in self._stocks}
         self._arrivals: list[tuple[float, int]] = []
         for number, stock in enumerate(self._stocks):
@@ -186,26 +241,38 @@ class Day:
                 first = opened + stock.rng.expovariate(min(0.3, stock.phases[0].rate * 12))  # everyone wants to open
                 self._arrivals.append((first, number))
         heapify(self._arrivals)
+        self._visits: list[Visit] = []  # the next one last
+        if at_random and activity > 0:
+            horizon = max((each.horizon for each in plants), default=0.0)
+            for number, stock in enumerate(self._stocks):
+                code = stock.listing.code
+                if touched(seed, code):
+                    rng = random.Random(f"{seed}/{date}/{code}/visits")
+                    self._visits += drawn(
+                        rng, number, at_random, opened=opened, closes=closes, every=every, horizon=horizon
+                    )
+            self._visits.sort(reverse=True)
 
     def next_arrival(self) -> float:
-        """Market time (seconds since midnight) of the next trade; infinite when the day has no more."""
-        if not self._arrivals:
-            return inf
-        at = self._arrivals[0][0] + self.offset
-        return at if at < self.closes else inf
+        """Market time (seconds since midnight) of the next trade or crossing; infinite when the day has no more."""
+        at = min(self._arrivals[0][0] if self._arrivals else inf, self._visits[-1].at if self._visits else inf)
+        return at + self.offset if at + self.offset < self.closes else inf
 
     def advance(self, until: float, limit: int = 1_000_000) -> list[Event]:
         """Let the market go on to market time `until`, or to the `limit`-th trade, and return what happened.
 
-        Every crossing stands right after the trade that caused it.
+        Every crossing stands right after the trade that caused it, if one did.
         """
         events: list[Event] = []
         arrivals = self._arrivals
+        visits = self._visits
         end = min(until, self.closes) - self.offset
         while arrivals and arrivals[0][0] <= end and limit > 0:
             limit -= 1
             at, number = arrivals[0]
             stock = self._stocks[number]
+            if visits and visits[-1].at <= at:
+                self._visit_until(at, events)
             events.append(self._trade(stock, at))
             self._review(number, stock, at, events)
             following = self._following(stock, at)
@@ -215,8 +282,21 @@ class Day:
                 heappop(arrivals)
             self.tape = at
         if not arrivals or arrivals[0][0] > end:
+            self._visit_until(end, events)
             self.tape = max(self.tape, end)
         return events
+
+    def effect(self, crossing: Crossing) -> Effect | None:
+        """What was planted after a hit; None where nothing was."""
+        return self._effects.get(crossing.index)
+
+    def factor(self, code: str, at: float) -> float:
+        """What all that was planted so far has made of a stock's price at a moment of the tape: 1 is nothing.
+
+        The price without it would have been the price divided by this, but for the ticks.
+        """
+        stock = self._by_code[code]
+        return prod(effect.factor(at) for effect in stock.effects)
 
     def standing(self, code: str) -> Standing | None:
         """Where a stock stands now; None for a code that is not listed."""
@@ -240,13 +320,15 @@ class Day:
         listing = stock.listing
         self._drift(stock, at)
         elapsed = at - (standing.at if standing.opened_at is not None else at)
-        stock.walk += rng.gauss(0.0, 0.00011 * sqrt(elapsed)) - stock.walk * 0.00002 * elapsed if elapsed else 0.0
+        stock.walk += rng.gauss(0.0, 0.00011 * sqrt(elapsed)) - stock.walk * self._pull * elapsed if elapsed else 0.0
         position = (at - self.opened) / _INDEX_STEP
         step = int(position)
         left, right = self._index[step], self._index[step + 1]
         relative = stock.walk + stock.impulse + left + (right - left) * (position - step)
         base = standing.previous_close
         wanted = base * (1 + relative)
+        if stock.effects:
+            wanted *= self._moved(stock, at)
         tick = tick_size(wanted, etn=listing.etn)
         buyer = rng.random() < (0.5 + 0.18 * (wanted > standing.price) - 0.18 * (wanted < standing.price))
         price = int((wanted + (tick if buyer else -tick) * 0.4) / tick + 0.5) * tick
@@ -261,6 +343,43 @@ class Day:
         s = standing
         return Trade(market_time, listing.code, price, size, s.open, s.high, s.low, s.volume, s.value, s.bought)
 
+    def _moved(self, stock: _Stock, at: float) -> float:
+        """The factor of all that was planted, for a trade now: the first one after a hit is its reference."""
+        factor = stock.settled
+        for effect in stock.running:
+            if effect.reference is None:
+                effect.reference = at
+            factor *= effect.factor(at)
+        if stock.running and any(effect.done(at) for effect in stock.running):
+            stock.settled *= prod(1 + effect.effect for effect in stock.running if effect.done(at))
+            stock.running = [effect for effect in stock.running if not effect.done(at)]
+        return factor
+
+    def _visit_until(self, at: float, events: list[Event]) -> None:
+        """Let the conditions that look at no price have their hits and exits; a stock that has not traded has none."""
+        while self._visits and self._visits[-1].at <= at:
+            visit = self._visits.pop()
+            stock = self._stocks[visit.number]
+            if (visit.action == "exit") == (stock.listing.code in self.members[visit.seq]) and (
+                stock.standing.opened_at is not None
+            ):
+                self._cross(visit.seq, stock, visit.action, visit.at, events)
+
+    def _cross(self, seq: str, stock: _Stock, action: Literal["hit", "exit"], at: float, events: list[Event]) -> None:
+        code = stock.listing.code
+        now = int(at) + self.offset
+        if action == "exit":
+            del self.members[seq][code]
+        else:
+            self.members[seq][code] = now
+        crossing = Crossing(len(self.truth), seq, code, action, now, stock.standing.price)
+        if action == "hit" and seq in self._planted:
+            effect = self._effects[crossing.index] = Effect(self._planted[seq], at)
+            stock.effects.append(effect)
+            stock.running.append(effect)
+        self.truth.append(crossing)
+        events.append(crossing)
+
     def _review(self, number: int, stock: _Stock, at: float, events: list[Event]) -> None:
         standing = stock.standing
         code = stock.listing.code
@@ -270,14 +389,7 @@ class Day:
             if (stays if member else enters)(standing) == member or changed.get(number) == second:
                 continue
             changed[number] = second
-            now = second + self.offset
-            if member:
-                del members[code]
-            else:
-                members[code] = now
-            crossing = Crossing(len(self.truth), seq, code, "exit" if member else "hit", now, standing.price)
-            self.truth.append(crossing)
-            events.append(crossing)
+            self._cross(seq, stock, "exit" if member else "hit", at, events)
 
     def _following(self, stock: _Stock, at: float) -> float:
         while True:
@@ -313,6 +425,8 @@ def _phases(rng: random.Random, opened: float, closes: float, rate: float, surge
         return until
 
     at = opened
+    if not surges_per_hour:
+        at = add(closes, 1.0, 0.0, 1.0)
     while at < closes:
         hurry = 3.0 if at < lively else 1.0
         at = add(at + rng.expovariate(surges_per_hour * hurry / 3600), 1.0, 0.0, 1.0)

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from .catalog import by_code, tick_size
-from .conditions import CONDITIONS, Condition, Standing
+from .conditions import Condition, Standing
 from .exchange import Bell, Exchange, Happening
 from .faults import MUTE, NONE, TOKEN_REFUSALS, Faults
 from .market import Crossing, Trade
@@ -381,7 +381,7 @@ class Session:
         """The account's conditions: seq on the wire → condition."""
         offered = {
             str(int(condition.seq) + (100 if self.faults.on("renumbered") else 0)): condition
-            for condition in CONDITIONS
+            for condition in self._exchange.day.conditions
             if not self.faults.on("withdrawn", condition.seq)
         }
         swapped = [seq for seq, condition in offered.items() if self.faults.on("reassigned", condition.seq)]

@@ -28,6 +28,7 @@ from deploy.ports import PortTaken
 from . import control
 from .exchange import Exchange, Happening, Hours, Ledger
 from .faults import NONE, Faults, UnknownFault
+from .plants import Plant
 from .protocol import Close, LoggedIn, Output, Rules, Send, SendBytes, Session
 from .recorded import RecordedSession, Tape
 from .rest import Limits, Reply, Rest, Tokens
@@ -67,6 +68,8 @@ async def serve(
     limits: Limits | None = None,
     faults: Faults = NONE,
     tape: Tape | None = None,
+    plants: tuple[Plant, ...] = (),
+    neutral: bool = False,
 ) -> None:
     """Run a simulated Kiwoom until cancelled: REST at `http://host:port`, WebSocket at `/api/dostk/websocket`.
 
@@ -83,6 +86,8 @@ async def serve(
         rules, limits: other limits than Kiwoom's, for tests.
         faults: what goes wrong from the beginning.
         tape: a recorded day that is played over the WebSocket instead; the market then stands still.
+        plants: what follows the hits of which condition.
+        neutral: nothing else moves prices, and conditions hold stocks at random.
 
     Raises:
         PortTaken: the port is in use.
@@ -98,6 +103,8 @@ async def serve(
             now=clock.now(),
             start=clock.start,
             ledger=store.load(),
+            plants=plants,
+            neutral=neutral,
         )
         _log.info("market begins", date=str(exchange.ledger.date), seed=seed, hours=hours, resumed=exchange.resumed)
         server = _Server(
