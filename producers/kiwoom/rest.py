@@ -7,7 +7,7 @@ Each call retries what is worth it – one time with a new token, a few times af
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,11 +16,15 @@ import httpx
 from streams.events import SearchRow, Stock
 
 from . import frames
+from .charts import is_company
 from .errors import STALE_TOKEN, CallRefused, RateLimited, TokenRefused, embedded_code, masked, remedy
 from .token import Tokens, post
 
 MARKETS: Final = {"0": "KOSPI", "10": "KOSDAQ"}
 
+_SPACING: Final = 0.2
+_PAPER: Final = "//mockapi."
+_PAPER_SPACING: Final = 1.0
 _TRIES: Final = 4
 _MOST_PAGES: Final = 1000
 _WATCHED: Final = 100  # Stocks that one ka10095 may ask for.
@@ -30,18 +34,19 @@ class Rest:
     """Kiwoom's TR calls.
 
     Args:
-        spacing: least real seconds between two calls; the policy is 5 a second (paper trading: 1).
+        spacing: least real seconds between two calls, whoever makes them; None is the policy: 5 a second, 1 on the
+            paper-trading host.
     """
 
-    def __init__(self, http: httpx.AsyncClient, tokens: Tokens, *, rest_url: str, spacing: float = 0.2) -> None:
+    def __init__(self, http: httpx.AsyncClient, tokens: Tokens, *, rest_url: str, spacing: float | None = None) -> None:
         self._http = http
         self._tokens = tokens
         self._rest_url = rest_url.rstrip("/")
-        self._spacing = spacing
+        self._spacing = spacing if spacing is not None else _PAPER_SPACING if _PAPER in rest_url else _SPACING
         self._turn = asyncio.Lock()
         self._next = 0.0
 
-    async def pages(self, api_id: str, path: str, body: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+    async def pages(self, api_id: str, path: str, body: dict[str, str]) -> AsyncGenerator[dict[str, Any]]:
         """Every page of a TR's answer.
 
         Raises:
@@ -64,6 +69,22 @@ class Rest:
                 for row in rows if isinstance(rows, list) else ():
                     if (stock := listed(row, market, now())) is not None:
                         yield stock
+
+    async def companies(self) -> list[str]:
+        """The codes of all shares of companies on KOSPI and KOSDAQ (ka10099), without funds and notes."""
+        codes = []
+        for number in MARKETS:
+            async for page in self.pages("ka10099", "/api/dostk/stkinfo", {"mrkt_tp": number}):
+                rows = page.get("list")
+                for row in rows if isinstance(rows, list) else ():
+                    found = (
+                        frames.stock(row["code"])
+                        if isinstance(row, dict) and isinstance(row.get("code"), str)
+                        else None
+                    )
+                    if found is not None and is_company(str(row.get("name") or ""), str(row.get("marketName") or "")):
+                        codes.append(found[0])
+        return codes
 
     async def prices(self, codes: Sequence[str]) -> dict[str, SearchRow]:
         """Name and price of stocks now (ka10095), by code; a code that Kiwoom does not know is missing."""

@@ -81,6 +81,9 @@ STANDING: Final[Mapping[str, str]] = {
     "maintenance": "REST answers an HTML page",
     "server-error": "REST answers HTTP 500 and nothing else",
     "hang-rest": "REST answers nothing at all",
+    "padded-charts": "prices of charts are zero-padded, with the sign inside the padding",
+    "broken-charts": "a page of a chart repeats the row before it, and has rows without a time, a price or a trade",
+    "refuse-charts": "the charts of stocks whose code ends with 50 are refused",
 }
 """Standing faults and what each does. Those about conditions take `seqs`; without, they hold for all."""
 

@@ -215,6 +215,8 @@ class Rest:
         if missing is not None:
             text = f"필수 입력 값에 값이 존재하지 않습니다. 필수입력 파라미터={missing}"
             return _refusal(2, f"입력 값 오류입니다[1511:{text}]")
+        if path == "/api/dostk/chart" and self.faults.on("refuse-charts") and _bare(asked["stk_cd"]).endswith("50"):
+            return _refusal(2, "입력 값 오류입니다[1902:종목 정보가 없습니다. 입력한 종목코드 값을 확인바랍니다]")
         start = headers.get("next-key", "") if headers.get("cont-yn") == "Y" else ""
         content, following = call(self, asked, int(start) if start.isdigit() else 0)
         return Reply(
@@ -345,8 +347,7 @@ class Rest:
             for row in rows:
                 for name in ("cur_prc", "open_pric", "high_pric", "low_pric"):
                     row[name] = signed(int(row[name]), standing.previous_close)
-        shown, following = self._page(rows[::-1], start)
-        return {"stk_cd": asked["stk_cd"], "stk_min_pole_chart_qry": shown}, following
+        return self._chart(asked, "stk_min_pole_chart_qry", rows, start)
 
     def _days(self, asked: dict[str, Any], start: int) -> tuple[dict[str, Any], int]:
         """ka10081: daily bars up to `base_dt`, newest first; value in million won."""
@@ -371,8 +372,25 @@ class Rest:
                         "trde_tern_rt": f"{bar.volume / by_code()[code].shares * 100:+.2f}",
                     }
                 )
-        shown, following = self._page(rows[::-1], start)
-        return {"stk_cd": asked["stk_cd"], "stk_dt_pole_chart_qry": shown}, following
+        return self._chart(asked, "stk_dt_pole_chart_qry", rows, start)
+
+    def _chart(
+        self, asked: dict[str, Any], name: str, rows: list[dict[str, str]], start: int
+    ) -> tuple[dict[str, Any], int]:
+        """A page of a chart, newest first."""
+        newest_first = rows[::-1]
+        shown, following = self._page(newest_first, start)
+        if self.faults.on("padded-charts"):
+            prices = ("cur_prc", "open_pric", "high_pric", "low_pric")
+            shown = [row | {price: _padded(row[price]) for price in prices} for row in shown]
+        if self.faults.on("broken-charts") and shown:
+            priceless, timeless = (
+                shown[0] | {"cur_prc": ""},
+                {k: v for k, v in shown[0].items() if k[-2:] not in _TIMES},
+            )
+            untraded = shown[-1] | {"trde_qty": "0"}
+            shown = [*newest_first[start - 1 : start], timeless, *shown, priceless, untraded]
+        return {"stk_cd": asked["stk_cd"], name: shown}, following
 
     def _page(self, rows: list[_Row], start: int) -> tuple[list[_Row], int]:
         end = start + self._limits.page
@@ -394,6 +412,13 @@ class Rest:
 
 def _refusal(code: int, text: str, *, status: int = 200) -> Reply:
     return Reply({"return_code": code, "return_msg": text}, status)
+
+
+_TIMES: Final = ("tm", "dt")
+
+
+def _padded(price: str) -> str:
+    return f"{int(price):+011d}" if price[:1] in "+-" else f"{int(price):011d}"
 
 
 def _bare(code: str) -> str:
