@@ -21,6 +21,7 @@ from streams.events import ConfigError, HitstreamError
 
 from . import logs, reporter, roles
 from .account_commands import conditions, doctor, search
+from .bars_command import bars
 from .clock import Clock
 from .dead_letter_commands import dead_letters
 from .journal_commands import journal, replay
@@ -41,6 +42,7 @@ app.command(local)
 app.command(doctor)
 app.command(conditions)
 app.command(search)
+app.command(bars)
 app.command(status)
 app.command(journal)
 app.command(replay)
@@ -112,6 +114,7 @@ def produce(*, common: Common = _COMMON) -> int:
             ready=ready,
             state_dir=settings.local.data_dir / "producer",
             speed=settings.clock.speed,
+            bars=settings.bars,
         ),
     )
 

@@ -10,6 +10,9 @@ Nothing that is asked may end what is live: a CNSRCLR of a live condition is ref
 name: `{"ask": "fresh"}` has the producer end its session in good order and open one on which nothing is registered, for
 as long as the client stays. It is the producer that logs in, so nobody is displaced, and what is missed meanwhile is a
 gap like any other.
+
+`{"ask": "bars", "day": "2026-03-09"}` has a day's bars fetched; the client is told how far they are until they are
+there, and may leave before that.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -29,6 +33,8 @@ import structlog
 
 from streams.events import Frame, HitstreamError, Status
 
+from .bars import Bars
+from .day_bars import Progress
 from .kiwoom import frames
 from .kiwoom.errors import NotLent, Unreachable
 from .kiwoom.line import Heard
@@ -46,6 +52,8 @@ _NEEDED: Final = 120.0  # Seconds for which a session that was opened for a ques
 _FRESH_WITHIN: Final = 25.0  # Our goodbye, the next connection, its LOGIN and the pause after it.
 _FAILS: Final = 2  # Connections that may fail before there is none to be had.
 _KAFKA_AWAY: Final = 3.0  # Real seconds without an acknowledgement after which Kafka is said to take nothing.
+_PROGRESS_EVERY: Final = 0.25
+_BARS_SILENT: Final = 240.0  # Real seconds in which bars may not come on: Kiwoom answers nobody for a while.
 _LENT: Final = 240.0  # Seconds after which a fresh session is taken back, whoever has it.
 
 
@@ -112,6 +120,7 @@ class Switchboard:
 
     Attributes:
         loan: lends and takes back a session on which nothing is registered (`Client`); None: that can't be had.
+        bars: fetches bars; None: this producer fetches none.
     """
 
     def __init__(
@@ -120,6 +129,7 @@ class Switchboard:
         self._ask = ask
         self._need = need
         self.loan: Loan | None = None
+        self.bars: Bars | None = None
         self._is_lent = False
         self._losses = 0
         self._view = view
@@ -354,6 +364,8 @@ class _Said(msgspec.Struct):
     ask: str = ""
     send: str = ""
     anyway: bool = False
+    day: date | None = None
+    again: bool = False
 
 
 async def _answer(board: Switchboard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -381,8 +393,28 @@ async def _answer(board: Switchboard, reader: asyncio.StreamReader, writer: asyn
                 except TimeoutError:
                     await _write(writer, {"ended": f"a fresh connection is lent for {_LENT:g} s at most"})
                 return
+            case "bars":
+                try:
+                    await _fetched(board, said, writer)
+                except HitstreamError as error:
+                    await _write(writer, {"error": str(error)})
             case _:
-                await _write(writer, {"error": "there are status, attach and fresh"})
+                await _write(writer, {"error": "there are status, attach, fresh and bars"})
+
+
+async def _fetched(board: Switchboard, said: _Said, writer: asyncio.StreamWriter) -> None:
+    if board.bars is None:
+        raise NotAllowed("this producer fetches no bars")
+    run = board.bars.ask(said.day, again=said.again)
+    told: Progress | None = None
+    while not run.over.is_set():
+        if run.progress != told:
+            told = run.progress
+            await _write(writer, {"progress": told})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PROGRESS_EVERY):
+                await run.over.wait()
+    await _write(writer, {"progress": run.progress, "over": True})
 
 
 async def _attached(board: Switchboard, tap: Tap, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -426,6 +458,8 @@ class _Heard(msgspec.Struct):
     error: str = ""
     kept: bool = False
     sent: bool = False
+    progress: Progress | None = None
+    over: bool = False
 
 
 class Attached:
@@ -508,6 +542,32 @@ async def look(folder: Path, key: str) -> View:
     if said.view is None:
         raise NotRunning(f"the control port gave no view: {said.error}")
     return said.view
+
+
+async def bars(folder: Path, key: str, day: date | None, *, again: bool, tell: Callable[[Progress], None]) -> Progress:
+    """Have the running producer fetch a day's bars, and wait until they are there.
+
+    Args:
+        day: None is the last that has any.
+        again: also those that are there already.
+        tell: is given how far it is, now and then.
+
+    Raises:
+        NotRunning: no producer answers.
+        HitstreamError: it fetches none of that day; the sentence says why not.
+    """
+    reader, writer = await _open(folder, key)
+    try:
+        await _write(writer, {"ask": "bars", "day": day, "again": again})
+        while True:
+            said = await _read(reader, _BARS_SILENT)
+            if said.progress is None:
+                raise HitstreamError(said.error)
+            tell(said.progress)
+            if said.over:
+                return said.progress
+    finally:
+        writer.close()
 
 
 @asynccontextmanager

@@ -41,3 +41,10 @@ QUIET: Final = Gauge(
 )
 AUDITS: Final = Counter("hitstream_producer_audits", "Audits of live conditions.", ["condition", "outcome"])
 GAPS: Final = Counter("hitstream_producer_gaps", "Gaps that were told.", ["condition"])
+BARS: Final = Counter("hitstream_producer_bars", "Bars that were fetched and published.", ["interval"])
+CHARTS: Final = Gauge(
+    "hitstream_producer_charts",
+    "Charts (one stock, minutes or days) of the day whose bars were fetched last: `expected`, and of these `fetched`, "
+    "`empty` (not traded), `failed`, `missing` (not asked yet).",
+    ["state"],
+)

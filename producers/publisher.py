@@ -33,7 +33,7 @@ from .spool import Spool, Spooled, SpoolFull
 
 _log = structlog.get_logger(__name__)
 
-_NEEDED: Final = (topics.CONDITION_EVENTS, topics.STATUS, topics.STOCKS, topics.FRAMES)
+_NEEDED: Final = (topics.CONDITION_EVENTS, topics.STATUS, topics.STOCKS, topics.BARS, topics.FRAMES)
 _BATCH_RECORDS: Final = 1000
 _BATCH_BYTES: Final = 256 * 1024
 _WATCH_EVERY: Final = 0.2
@@ -57,6 +57,8 @@ def route(record: Record) -> tuple[str, bytes]:
             return topics.STATUS.name, record.component.encode()
         case events.Stock():
             return topics.STOCKS.name, record.code.encode()
+        case events.Bar():
+            return topics.BARS.name, record.code.encode()
         case events.Frame():
             return topics.FRAMES.name, record.connection.encode()
         case _:

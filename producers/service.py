@@ -23,7 +23,8 @@ import structlog
 
 from streams.events import ConfigError, Frame, Gap, HitstreamError, Record, trading_date
 
-from . import metrics
+from . import hit_codes, metrics
+from .bars import PREFIX, Bars
 from .calendar import Calendar, calendar_of
 from .conditions import Conditions
 from .control import Switchboard, View, serving
@@ -53,7 +54,7 @@ from .kiwoom.session import (
 )
 from .kiwoom.token import Tokens, short_name
 from .publisher import KafkaAway, Publisher, QueueFull
-from .settings import ConditionSource, KiwoomSettings
+from .settings import BarsSettings, ConditionSource, KiwoomSettings
 from .spool import Spool
 
 _log = structlog.get_logger(__name__)
@@ -85,6 +86,7 @@ async def produce(
     backoff: Backoff | None = None,
     on_frame: Callable[[Frame], None] | None = None,
     speed: float = 1.0,
+    bars: BarsSettings | None = None,
 ) -> None:
     """Keep the conditions open and publish what they say, until cancelled.
 
@@ -99,6 +101,7 @@ async def produce(
         timing, backoff: waits other than those of the settings.
         on_frame: is given every raw frame, secrets masked.
         speed: seconds of `now` per real second.
+        bars: when bars are fetched, and whether; None: they can't be asked for either.
 
     Raises:
         ConfigError: a setting is missing or wrong.
@@ -123,6 +126,7 @@ async def produce(
             calendar,
             shared,
             speed,
+            bars,
         )
 
 
@@ -139,6 +143,7 @@ async def _produce(
     calendar: Calendar,
     shared: Path,
     speed: float,
+    bars: BarsSettings | None,
 ) -> None:
     producer = short_name(kiwoom.app_key.get_secret_value())
     spool = Spool(state_dir / f"spool-{kiwoom.account}-{producer}", limit=kiwoom.spool_bytes)
@@ -225,6 +230,20 @@ async def _produce(
                 hours=lambda at: service.calendar.phase(at),  # noqa: PLW0108 – the calendar changes
                 folder=state_dir,
             )
+            if bars is not None:
+                board.bars = Bars(
+                    bars,
+                    account=kiwoom.account,
+                    producer=producer,
+                    rest=rest,
+                    kafka=publisher,
+                    codes=lambda since: hit_codes.codes(bootstrap_servers, kiwoom.account, since, now),
+                    statuses=lambda: hit_codes.statuses(bootstrap_servers, f"{PREFIX}/{kiwoom.account}/", now),
+                    now=now,
+                    calendar=lambda: service.calendar,
+                    folder=state_dir,
+                    speed=speed,
+                )
             try:
                 async with serving(board, shared, producer), asyncio.TaskGroup() as listening:
                     listening.create_task(errands.run(), name="errands")
@@ -233,6 +252,8 @@ async def _produce(
                     listening.create_task(service.confirm(), name="confirmations")
                     listening.create_task(service.remember(covered), name="covered")
                     listening.create_task(service.fetch_stocks(rest), name="stocks")
+                    if board.bars is not None:
+                        listening.create_task(board.bars.run(), name="bars")
             finally:
                 service.stopped()
                 with suppress(TimeoutError):

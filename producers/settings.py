@@ -64,3 +64,15 @@ class ConditionSource(BaseModel):
     search_at: tuple[time, ...] = Field(
         (), description='Times (KST) of a one-shot search on every trading day, e.g. ["15:37"].'
     )
+
+
+class BarsSettings(BaseModel):
+    """`[bars]`: minute and daily bars after the close, of what was hit and of a fixed random sample."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = Field(True, description="Whether they are fetched every trading day; `hitstream bars` does anyway.")
+    at: str = Field("15:45", pattern=_TIME, description="KST at which they are fetched, after the close.")
+    sample: int = Field(
+        200, ge=0, le=2000, description="Stocks of the fixed random sample that conditions are compared with."
+    )
