@@ -43,7 +43,7 @@ _FINE: Final = {
     "subscription": {"live", "resting"},
     "worker": {"working"},
     "sink": {"working", "live"},
-    "diagnosis": {"healthy", "quiet", "ready", "scheduled", "running", "done"},
+    "diagnosis": {"healthy", "quiet", "ready", "scheduled", "running", "done", "standby", "partial"},
 }
 
 
@@ -258,6 +258,9 @@ _STATES: Final = {
     "ready": "준비됨",
     "scheduled": "예약됨",
     "done": "완료",
+    "standby": "대기",
+    "partial": "장중까지",
+    "incomplete": "일부 없음",
     "failed": "실패",
     "missed": "놓침",
     "starting": "시작 중",
@@ -312,6 +315,8 @@ def _row(line: Line, now: datetime, heads: list[str], *, korean: bool) -> list[A
     name = s.condition or s.component.partition("/")[2]
     if s.kind == "diagnosis" and s.condition:
         name = f"{s.condition} ({'예약 조회' if korean else 'search'})"
+    elif s.component.startswith("bars/"):
+        name = f"{name} ({'봉' if korean else 'bars'})"
     style = ("dim green" if word == "quiet" else "green") if line.fine else "bold red"
     cause = s.cause
     if word == "silent":

@@ -359,6 +359,7 @@ class Bars:
         told = {name: float(value) for name, value in figures.items()} | {"bars": float(progress.bars)}
         if progress.state not in ("scheduled", "standby", "retired"):
             told["day"] = _number(progress.date)
+        told["good"] = float(progress.state not in ("failed", "incomplete"))
         cause = progress.cause
         if progress.expected:
             cause = f"{progress.date}: {words(progress)}" + (f"; {cause}" if cause else "")
