@@ -25,6 +25,7 @@ from .bars_command import bars
 from .clock import Clock
 from .dead_letter_commands import dead_letters
 from .journal_commands import journal, replay
+from .report_command import report
 from .settings import LogSettings, Settings, example, load, origins
 from .sql_commands import backup, export, restore, sql
 from .status_command import status
@@ -47,6 +48,7 @@ app.command(status)
 app.command(journal)
 app.command(replay)
 app.command(sql)
+app.command(report)
 app.command(export)
 app.command(backup)
 app.command(restore)
