@@ -21,7 +21,8 @@ _STYLE: Final = """
   --card: #1c1f26; --up: #ff7b7f; --down: #7fb0ff; --hit: #8ea2ff; --gap: #e9c46a50; --warn: #f0c060; } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --card: #fff;
   --up: #b00; --down: #004a9f; --hit: #334; --gap: #ddd; --warn: #000; }
-  article, tr { break-inside: avoid; } body { font-size: 10px; } main { max-width: none; padding: 0; } }
+  article, tr { break-inside: avoid; } body { font-size: 9.5px; } .wide { overflow: visible; }
+  main { max-width: none; padding: 0; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 14px/1.5 "Pretendard", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans KR", system-ui, sans-serif; }

@@ -15,7 +15,9 @@ from deploy.local.kiwoom.rehearsal import Rehearsed, rehearse
 MONDAY = dt.date(2026, 3, 9)
 PLANTS = plants(["조건 5=+1.0%/5m", "조건 3=0%/5m", "조건 1=-0.5%/5m"])
 WORLDS = int(os.environ.get("HITSTREAM_TEST_REHEARSALS", "4"))
-"""Worlds of two short days; 200 of them find a bias of 0.01 %."""
+"""Worlds of two short days; 150 of them find a bias of 0.01 %."""
+
+pytestmark = pytest.mark.timeout(3600 if WORLDS > 10 else 300)
 
 
 @pytest.fixture(scope="module")
