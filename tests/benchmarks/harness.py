@@ -132,7 +132,7 @@ async def process(
 ) -> dict[str, float]:
     """Run a script of this folder as a process of its own, and return what it printed and used.
 
-    Its last line on standard output is a JSON object of figures. Added are `CPU s`, of it and of the children it has
+    The last JSON object on its standard output are its figures. Added are `CPU s`, of it and of the children it has
     waited for, and `peak MiB`, its own.
 
     Raises:
@@ -155,7 +155,7 @@ async def process(
         raise RuntimeError(f"{script} {' '.join(arguments)} did not end within {within:g} s") from None
     if child.returncode:
         raise RuntimeError(f"{script} {' '.join(arguments)} ended with {child.returncode}:\n{complained.decode()}")
-    return dict(json.loads(said.decode().strip().splitlines()[-1]))
+    return dict(json.loads([line for line in said.decode().splitlines() if line.startswith("{")][-1]))
 
 
 def tell(**figures: float) -> None:
