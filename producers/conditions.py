@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -59,6 +60,7 @@ _CLOCKS_DIFFER: Final = timedelta(seconds=1)
 _CONFIRM_AFTER: Final = timedelta(seconds=4)
 # A live condition is called quiet in its status when it has said nothing for so long.
 _QUIET: Final = timedelta(minutes=1)
+_HALF_A_DAY: Final = timedelta(hours=12)
 
 Spans = Callable[[datetime, datetime], list[tuple[datetime, datetime]]]
 
@@ -121,6 +123,8 @@ class Conditions:
         self._prune_at = _ORDINALS
         self._spans: Spans = spans or (lambda start, end: [(start, end)])
         self._confirm: dict[tuple[str, str], tuple[ConditionEvent, datetime]] = {}
+        # Those of which something is new: proofs that do not count before they are `told`.
+        self._untold: list[_Subscription] = []
         self._subscriptions = {
             name: _Subscription(
                 "disconnected",
@@ -171,7 +175,7 @@ class Conditions:
 
     def told(self) -> None:
         """Everything that the last actions made has been handed on: the proofs of life in it count."""
-        for subscription in self._subscriptions.values():
+        for subscription in self._untold:
             subscription.spoke = subscription.new_spoke or subscription.spoke
             subscription.sound = subscription.new_sound or subscription.sound
             subscription.alive = subscription.new_alive or subscription.alive
@@ -189,8 +193,9 @@ class Conditions:
         return records
 
     def _forget_untold(self) -> None:
-        for subscription in self._subscriptions.values():
+        for subscription in self._untold:
             subscription.new_spoke = subscription.new_sound = subscription.new_alive = None
+        self._untold.clear()
 
     def disconnected(self, cause: str, at: datetime, state: SessionState = "disconnected") -> list[Record]:
         """There is no connection, and why; `cause` may say when the next try is."""
@@ -264,6 +269,7 @@ class Conditions:
         if subscription.state == "live":
             # Before the snapshot it only shows that there is a registration, not that nothing came before it.
             subscription.new_spoke = entry.received_at
+            self._untold.append(subscription)
             if not subscription.doubted:
                 subscription.new_alive = entry.received_at
         subscription.events += 1
@@ -320,6 +326,7 @@ class Conditions:
                         session=self._connection,
                     )
                 )
+        self._untold.append(subscription)
         subscription.new_spoke = subscription.new_alive = snapshot.ended_at or snapshot.received_at
         subscription.new_sound, subscription.doubted = subscription.new_alive, False
         subscription.members = set(snapshot.codes)
@@ -351,6 +358,7 @@ class Conditions:
         subscription.audit = f"audit at {when}: {audit.outcome}" + (f" ({audit.cause})" if audit.cause else "")
         subscription.doubted = subscription.doubted and audit.outcome in ("silent", "refused")
         if audit.outcome == "agrees":
+            self._untold.append(subscription)
             subscription.new_sound = audit.asked_at
             subscription.new_alive = max(audit.asked_at, subscription.new_alive or audit.asked_at)
         elif audit.outcome in ("dead", "missed"):
@@ -372,6 +380,7 @@ class Conditions:
             subscription.lost_by = change.cause
             subscription.members = None
             if change.state == "resting":
+                self._untold.append(subscription)
                 subscription.new_alive = at
         if subscription.state != change.state:
             subscription.since = at
@@ -436,6 +445,13 @@ def happened_at(time: str | None, received_at: datetime) -> datetime:
     local = received_at.astimezone(KST)
     if time is None:
         return local.replace(microsecond=0)
-    same_day = local.replace(hour=int(time[:2]), minute=int(time[2:4]), second=int(time[4:]), microsecond=0)
+    same_day = _on(local.date(), time)
+    if abs(same_day - local) < _HALF_A_DAY:
+        return same_day
     days = (same_day + timedelta(days=offset) for offset in (0, -1, 1))
     return min(days, key=lambda day: abs(day - local))
+
+
+@lru_cache(maxsize=256)
+def _on(day: date, time: str) -> datetime:
+    return datetime(day.year, day.month, day.day, int(time[:2]), int(time[2:4]), int(time[4:]), tzinfo=KST)

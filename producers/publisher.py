@@ -16,14 +16,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streams import events, topics
 from streams.events import HitstreamError, Record
@@ -38,6 +42,8 @@ _BATCH_RECORDS: Final = 1000
 _BATCH_BYTES: Final = 256 * 1024
 _WATCH_EVERY: Final = 0.2
 _SYNC_EVERY: Final = 1.0
+_by_key: Final = DefaultPartitioner()
+_PACED: Final = 0.25  # share of the room that what comes quickly may take
 
 
 class QueueFull(HitstreamError):
@@ -51,6 +57,8 @@ class KafkaAway(HitstreamError):
 def route(record: Record) -> tuple[str, bytes]:
     """The topic and key of a record that a producer publishes."""
     match record:
+        case events.Frame():
+            return topics.FRAMES.name, record.connection.encode()
         case events.ConditionEvent() | events.ConditionSnapshot() | events.SearchResult() | events.Gap():
             return topics.CONDITION_EVENTS.name, events.condition_key(record.account, record.condition)
         case events.Status():
@@ -59,8 +67,6 @@ def route(record: Record) -> tuple[str, bytes]:
             return topics.STOCKS.name, record.code.encode()
         case events.Bar():
             return topics.BARS.name, record.code.encode()
-        case events.Frame():
-            return topics.FRAMES.name, record.connection.encode()
         case _:
             raise TypeError(f"a producer does not publish {type(record).__name__}")
 
@@ -130,7 +136,8 @@ class Publisher:
             # No broker takes it, and what waits behind it would wait for ever.
             _log.error("a record is larger than what a broker takes, and is left out", topic=topic, bytes=len(value))
             return self._drop(topic, "too-large")
-        at = record.received_at.timestamp() if hasattr(record, "received_at") else 0.0
+        # Raw frames are the most, and have none.
+        at = 0.0 if type(record) is events.Frame else _received_at(record)
         outgoing = Spooled(topic, key, value, at)
         if not (self.spooled and not self._queue and self._to_spool(outgoing)):
             if len(self._queue) >= self._room:
@@ -178,6 +185,18 @@ class Publisher:
             await self._changed.wait_for(
                 lambda: len(self._queue) <= self._room * share and not (self._spool and self._spool.crowded)
             )
+
+    async def pace(self) -> None:
+        """Give the sending its turn; while more is offered than Kafka acknowledges, wait until it has caught up.
+
+        Where Kafka acknowledges nothing this does not wait: then it is the spool's turn, and whoever offers has to go
+        on hearing what he hears.
+        """
+        await asyncio.sleep(0)
+        with suppress(TimeoutError):
+            while len(self._queue) > self._room * _PACED and (left := self._spool_after - self.unacknowledged) > 0:
+                async with asyncio.timeout(left), self._changed:
+                    await self._changed.wait()
 
     async def flush(self) -> None:
         """Wait until everything offered so far is acknowledged."""
@@ -275,20 +294,15 @@ class Publisher:
             self._wake.clear()
             await self._wake.wait()
         batch = self._head()
-        futures: list[asyncio.Future[object]] = []
-        for record in batch:
-            future = await producer.send(record.topic, record.value, record.key)
-            future.add_done_callback(_retrieve)
-            futures.append(future)
-        await asyncio.gather(*futures)
+        await _send_whole(producer, batch)
         # What was sent from memory may meanwhile have moved to the head of the spool.
         from_disk = min(len(batch), self.spooled)
         if self._spool is not None and from_disk:
             self._spool.advance(from_disk)
         for _ in batch[from_disk:]:
             self._queue.popleft()
-        for record in batch:
-            metrics.PUBLISHED.labels(record.topic).inc()
+        for topic, count in Counter(record.topic for record in batch).items():
+            metrics.PUBLISHED.labels(topic).inc(count)
         self._progress = time.monotonic()
         metrics.WAITING.set(len(self))
         async with self._changed:
@@ -307,6 +321,46 @@ class Publisher:
                 break
             batch.append(record)
         return batch
+
+
+def _received_at(record: Record) -> float:
+    """`received_at` of a record in POSIX seconds; 0 if it has none."""
+    moment = getattr(record, "received_at", None)
+    return 0.0 if moment is None else float(moment.timestamp())
+
+
+async def _send_whole(producer: AIOKafkaProducer, records: Iterable[Spooled]) -> None:
+    """Send records as one batch for each partition, and wait until all are acknowledged.
+
+    The batches are put together here: handing aiokafka one record after another costs ten times as much, for a future
+    and a choice of the partition each.
+    """
+    batches: dict[tuple[str, int], list[BatchBuilder]] = {}
+    partitions: dict[str, list[int]] = {}
+    for record in records:
+        if (known := partitions.get(record.topic)) is None:
+            known = partitions[record.topic] = sorted(await producer.partitions_for(record.topic))
+        place = record.topic, known[_partition(record.key, len(known))]
+        made = batches.get(place)
+        if made is None:
+            made = batches[place] = [producer.create_batch()]
+        if made[-1].append(key=record.key, value=record.value, timestamp=None) is None:
+            # It is full. A batch takes its first record whatever its size.
+            made.append(producer.create_batch())
+            made[-1].append(key=record.key, value=record.value, timestamp=None)
+    futures: list[asyncio.Future[object]] = []
+    for (topic, partition), made in batches.items():
+        for batch in made:
+            future = await producer.send_batch(batch, topic, partition=partition)
+            future.add_done_callback(_retrieve)
+            futures.append(future)
+    await asyncio.gather(*futures)
+
+
+@lru_cache(maxsize=8192)
+def _partition(key: bytes, count: int) -> int:
+    """Which of so many partitions a key belongs to: as every Kafka client has it by default."""
+    return int(_by_key(key, range(count), ()))
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
 import httpx
 import msgspec
 import structlog
+from prometheus_client import Counter
 
 from streams.events import ConfigError, Frame, Gap, HitstreamError, Record, trading_date
 
@@ -50,6 +52,7 @@ from .kiwoom.session import (
     SessionState,
     State,
     Timing,
+    Traced,
     Wanted,
 )
 from .kiwoom.token import Tokens, short_name
@@ -343,12 +346,14 @@ class _Service:
     def handle(self, actions: Sequence[Action], now: Moment, *, frame: bool) -> None:
         changed = False
         for action in actions:
+            if type(action) is Traced:
+                continue
             if isinstance(action, MarketClock):
                 self.calendar = self.calendar.heard(action.state, action.at)
             self._offer_all(self._conditions.apply(action, now.at))
             match action:
                 case Entry():
-                    metrics.EVENTS.labels(action.condition, action.action).inc()
+                    _events(action.condition, action.action).inc()
                 case Ignored():
                     metrics.IGNORED.labels(action.reason).inc(action.count)
                 case Pinged():
@@ -387,6 +392,9 @@ class _Service:
 
     async def room(self) -> None:
         await self._publisher.room()
+
+    async def pace(self) -> None:
+        await self._publisher.pace()
 
     # -- tasks
 
@@ -507,6 +515,12 @@ class _Service:
             self._ready("; ".join(f"{name} is {state}: {cause}" for name, (state, cause) in states.items()))
         else:
             self._ready(None)
+
+
+@lru_cache(maxsize=1024)
+def _events(condition: str, action: str) -> Counter:
+    """The counter of a condition's hits or exits: to find it costs more than to count."""
+    return metrics.EVENTS.labels(condition, action)
 
 
 class _Kept:

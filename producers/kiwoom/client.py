@@ -37,6 +37,7 @@ _MAX_FRAME: Final = 16 * 1024 * 1024
 _OPEN_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 2.0
 _SEND_TIMEOUT: Final = 10.0
+_TURN: Final = 0.002  # Seconds for which frames that have come are told before others have their turn.
 # Real seconds between two looks at the calendar: its clock may run at any speed.
 _LOOK_EVERY: Final = 0.5
 _DISPLACED: Final = (
@@ -81,6 +82,10 @@ class Handler(Protocol):
 
     async def room(self) -> None:
         """Wait until a new connection makes sense."""
+
+    async def pace(self) -> None:
+        """Give others their turn among frames that come at once; wait while they are passed on more slowly than they
+        come, but not for somebody who takes nothing: PINGs are among them."""
 
 
 class Client:
@@ -347,14 +352,16 @@ class Client:
         loop = asyncio.get_running_loop()
         while not session.over:
             deadline = min(session.deadline or math.inf, loop.time() + _LOOK_EVERY)
-            raw: bytes | None = None
+            heard: tuple[list[Action], Moment] | None = None
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(loop.time() if self._asked else deadline) as self._waiting:
-                    raw = await socket.recv(decode=False)
+                    heard = await self._hear(socket, session, deadline)
             self._waiting = None
-            now = self._moment()
-            actions = session.tick(now) if raw is None else session.received(raw, now)
-            await self._do(socket, actions, now, frame=raw is not None)
+            if heard is None:
+                now = self._moment()
+                await self._do(socket, session.tick(now), now)
+            else:
+                await self._do(socket, *heard, frame=True)
             while self._asked:
                 await self._do(socket, session.ask(self._asked.popleft(), now), now)
             if in_hours is not None and self._loan != self._lent:
@@ -364,6 +371,28 @@ class Client:
             self._proved = self._proved or session.proved
             if self._live_since is None and session.live:
                 self._live_since = loop.time()
+
+    async def _hear(
+        self, socket: ClientConnection, session: Session, deadline: float
+    ) -> tuple[list[Action], Moment] | None:
+        """Receive until there is more to be done about a frame than to tell of it; returns that frame's actions.
+
+        Frames that come together share one timer and are told one after another, which is most of what a frame would
+        cost; but every `_TURN` others have theirs – Kafka's answers among them. None when the deadline has come.
+        """
+        turn = 0.0
+        while True:
+            raw = await socket.recv(decode=False)
+            now = self._moment()
+            actions = session.received(raw, now)
+            if self._outbox or session.over or any(type(action) is Send for action in actions):
+                return actions, now
+            self._tell(actions, now, frame=True)
+            if now.t >= deadline or (session.deadline or math.inf) < deadline:
+                return None
+            if now.t >= turn:
+                await self._handler.pace()
+                turn = asyncio.get_running_loop().time() + _TURN
 
     def _leaves_because(self, in_hours: bool) -> str:
         """Why a session is to end in good order; empty if it is not."""
@@ -391,6 +420,9 @@ class Client:
     async def _do(self, socket: ClientConnection, actions: list[Action], now: Moment, *, frame: bool = False) -> None:
         """Send what is to be sent, then tell the rest."""
         self._outbox.extend(action.text for action in actions if isinstance(action, Send))
+        if not self._outbox:
+            self._tell(actions, now, frame=frame)
+            return
         try:
             async with asyncio.timeout(_SEND_TIMEOUT):
                 while self._outbox:

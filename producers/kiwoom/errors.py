@@ -72,8 +72,9 @@ class NotLent(KiwoomError):
 
 def masked(text: str, *secrets: str) -> str:
     """What Kiwoom says, without secrets: a refusal may quote what it refuses, and its words go into logs and states."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, MASK)
+    for secret in secrets:
+        if secret and secret in text:
+            text = text.replace(secret, MASK)
     return text
 
 

@@ -230,6 +230,9 @@ class Over(Action, frozen=True, kw_only=True):
     condition: str = ""
 
 
+# What only tells: these actions leave every wait of the machine as it was.
+_TELLING: Final = frozenset({Traced, Entry, Ignored, MarketClock})
+
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 # What a subscription is waiting for:
@@ -356,6 +359,8 @@ class Session:
         self._frames_in = 0
         self._frames_out = 0
         self._actions: list[Action] = []
+        # The deadline as it was last worked out; None where something may have changed it since.
+        self._due_at: float | None = None
         self.over = False
 
     # -- inputs
@@ -383,7 +388,16 @@ class Session:
             self._ignore_late(frame)
         else:
             self._handle(frame, now)
+            # Most frames: entries of live conditions. Nothing was due before, and they make nothing due.
+            if type(frame) is frames.Real and self._still(now):
+                return self._take()
         return self._drain(now)
+
+    def _still(self, now: Moment) -> bool:
+        """Whether nothing is due, and the actions at hand have changed no wait."""
+        if self._due_at is None or now.t >= self._due_at:
+            return False
+        return all(type(action) in _TELLING for action in self._actions)
 
     def tick(self, now: Moment) -> list[Action]:
         """Time has passed; due when `deadline` says so, harmless at any other moment."""
@@ -437,13 +451,18 @@ class Session:
         """The moment (`Moment.t`) at which `tick` is due; None if nothing is waited for."""
         if self.over:
             return None
+        if self._due_at is None:
+            self._due_at = self._first_wait()
+        return None if self._due_at == math.inf else self._due_at
+
+    def _first_wait(self) -> float:
         waits = [self._login_by, self._list_by, self._ping_by, self._list_again_at, self._leaving_by]
         for subscription in self._subscriptions.values():
             waits += (subscription.reply_by, subscription.again_at, subscription.audit_at, subscription.forget_at)
         waits += (search.reply_by for search in self._searches.values())
         if self._sending and (sendable := [item.not_before for item in self._queue if not self._blocked(item)]):
             waits.append(max(self._next_send, min(sendable)))
-        return min((wait for wait in waits if wait is not None), default=None)
+        return min((wait for wait in waits if wait is not None), default=math.inf)
 
     @property
     def live(self) -> bool:
@@ -1101,6 +1120,7 @@ class Session:
 
     def _drain(self, now: Moment) -> list[Action]:
         """Do what has become due, then hand out everything that is to be done."""
+        self._due_at = None
         if not self.over:
             self._due(now)
             self._pump(now)

@@ -1,6 +1,6 @@
 """A dashboard without a market: the real hub and server, fed with invented records.
 
-    python -m sinks.live.demo --port 8090 [--rate 4] [--seed 1] [--history 60]
+    python -m sinks.live.demo --port 8090 [--rate 4] [--quotes 20] [--seed 1] [--history 60]
 
 For work on the page and for pictures of it. The same seed invents the same day. Nothing here is used by the product.
 """
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from streams.events import (
     KST,
     Gap,
+    Quote,
     Reason,
     Recommendation,
     Record,
@@ -53,13 +54,17 @@ class Market:
         self.inside: dict[tuple[str, str], datetime] = {}
         self.entries: dict[tuple[str, str], int] = {}
         self.open: dict[str, Recommendation] = {}
+        self.closes: dict[str, int] = {}
+        self.prices: dict[str, float] = {}
+        self.volumes: dict[str, int] = {}
 
     def opening(self, at: datetime) -> Iterator[Record]:
         """What stands in the topics when the day begins."""
         for code, name in STOCKS.items():
             market = "KOSPI" if code < "04" else "KOSDAQ"
-            yield Stock(code=code, name=name, market=market, previous_close=self.random.randrange(50, 9000) * 100,
-                        received_at=at)  # fmt: skip
+            close = self.closes[code] = self.random.randrange(50, 9000) * 100
+            self.prices[code] = close * (1 + self.random.uniform(-0.02, 0.06))
+            yield Stock(code=code, name=name, market=market, previous_close=close, received_at=at)
         yield from self.statuses(at, at)
         for condition in CONDITIONS[:2]:
             since, until = at - timedelta(minutes=21), at - timedelta(minutes=20, seconds=37)
@@ -93,6 +98,23 @@ class Market:
             yield Status(component=f"subscription/main/demo/{condition}", kind="subscription", state=state, cause=cause,
                          since=since, at=at, account="main", condition=condition, session="demo",
                          proof_of_life=at if number != 7 else None)  # fmt: skip
+
+    def quote(self, at: datetime) -> Iterator[Record]:
+        """One stock that is inside a condition, or recommended, is traded at `at`."""
+        watched = sorted({code for _, code in self.inside} | set(self.open))
+        if not watched:
+            return
+        code = self.random.choice(watched)
+        before = self.prices[code]
+        after = self.prices[code] = before * (1 + self.random.gauss(0.00005, 0.0012))
+        low, high = sorted((before, after))
+        volume = self.random.randrange(1, 4_000)
+        self.volumes[code] = self.volumes.get(code, 0) + volume
+        yield Quote(
+            code=code, at=at.astimezone(KST).replace(microsecond=0), received_at=at, price=_tick(after),
+            high=_tick(high), low=_tick(low), volume=volume, trades=self.random.randrange(1, 30),
+            change_rate=round((after / self.closes[code] - 1) * 100, 2), day_volume=self.volumes[code], session="demo",
+        )  # fmt: skip
 
     def step(self, at: datetime) -> Iterator[Record]:
         """One stock enters or leaves one condition at `at`."""
@@ -139,14 +161,26 @@ class Market:
         yield new
 
 
-async def run(port: int, rate: float, seed: int, history: int) -> None:
-    """Serve an invented day until cancelled: `history` changes before now, then `rate` a second."""
+def _tick(price: float) -> int:
+    """The nearest price that KRX takes, roughly."""
+    step = 10 if price < 20_000 else 50 if price < 50_000 else 100 if price < 200_000 else 500
+    return max(step, round(price / step) * step)
+
+
+async def run(port: int, rate: float, seed: int, history: int, quotes: float) -> None:
+    """Serve an invented day until cancelled: `history` changes before now, then `rate` and `quotes` a second."""
     market, hub = Market(seed), Hub(epoch=new_epoch())
     broadcaster = Broadcaster(hub, lambda: datetime.now(UTC))
     began = datetime.now(UTC)
     past = (began - timedelta(seconds=20 * n) for n in range(history, 0, -1))
-    for record in (*market.opening(began), *(r for at in past for r in market.step(at))):
+    for record in market.opening(began):
         hub.apply(record, began)
+    for at in past:
+        for record in market.step(at):
+            hub.apply(record, began)
+        for second in range(20):
+            for record in market.quote(at + timedelta(seconds=second)):
+                hub.apply(record, began)
     broadcaster.open()
 
     async def go_on() -> None:
@@ -154,6 +188,13 @@ async def run(port: int, rate: float, seed: int, history: int) -> None:
             await asyncio.sleep(market.random.expovariate(rate))
             at = datetime.now(UTC)
             for record in market.step(at):
+                broadcaster.publish(hub.apply(record, at), at.timestamp())
+
+    async def trade() -> None:
+        while True:
+            await asyncio.sleep(market.random.expovariate(quotes))
+            at = datetime.now(UTC)
+            for record in market.quote(at):
                 broadcaster.publish(hub.apply(record, at), at.timestamp())
 
     async def report() -> None:
@@ -169,6 +210,7 @@ async def run(port: int, rate: float, seed: int, history: int) -> None:
         group.create_task(serve(application(broadcaster), sock, broadcaster))
         group.create_task(broadcaster.run())
         group.create_task(go_on())
+        group.create_task(trade())
         group.create_task(report())
 
 
@@ -176,8 +218,9 @@ if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--port", type=int, default=8090)
     arguments.add_argument("--rate", type=float, default=4.0, help="changes a second")
+    arguments.add_argument("--quotes", type=float, default=20.0, help="prices a second")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--history", type=int, default=60, help="changes before the start")
     asked = arguments.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(run(asked.port, asked.rate, asked.seed, asked.history))
+        asyncio.run(run(asked.port, asked.rate, asked.seed, asked.history, asked.quotes))

@@ -14,24 +14,27 @@ from __future__ import annotations
 
 import secrets
 from bisect import insort
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime, timedelta
-from itertools import islice
 from typing import Final
 
 import msgspec
 
-from streams.events import Gap, Recommendation, Record, Status, Stock, Transition, day_end, trading_date
+from streams.events import KST, Gap, Quote, Recommendation, Record, Status, Stock, Transition, day_end, trading_date
 
+from .answers import Candle, ConditionDetail, Member, StockView, Story, Visit
+from .prices import Prices
 from .views import (
     Change,
     ComponentView,
     ConditionView,
     FeedItem,
     GapView,
+    PriceView,
     RecommendationView,
     Snapshot,
+    TrackView,
 )
 
 SUBSCRIPTION_STATES: Final = (
@@ -61,7 +64,7 @@ FORGOTTEN: Final = timedelta(days=7)
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much the hub keeps. Beyond it the oldest is dropped."""
 
-    changes: int = 4_096  # for browsers that come back
+    changes: int = 4_096  # keys that changed last, for browsers that come back
     feed: int = 200  # lines of the feed in a snapshot
     transitions: int = 10_000  # lines of the feed that the API can page through
     closed: int = 1_000  # recommendations closed today
@@ -69,6 +72,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     conditions: int = 1_000
     stocks: int = 50_000
     gaps: int = 500
+    prices: int = 2_000  # stocks that had a price today
+    tracks: int = 4  # of each stock: the latest openings whose course is followed
 
 
 class _Counts:
@@ -78,10 +83,12 @@ class _Counts:
     that was never there. A stock's steps are in order in the log, so the latest says how often it entered and left.
     """
 
-    __slots__ = ("entered", "exited", "last_at", "steps")
+    __slots__ = ("entered", "exited", "hits", "last_at", "since", "steps")
 
     def __init__(self) -> None:
         self.steps: dict[str, int] = {}
+        self.since: dict[str, datetime] = {}  # of those that are inside
+        self.hits: Counter[int] = Counter()  # seen happening, by minute since 1970
         self.entered = 0
         self.exited = 0
         self.last_at: datetime | None = None
@@ -95,13 +102,19 @@ class _Counts:
         self.steps[transition.code] = step
         self.entered += step // 2 - held // 2
         self.exited += (step - 1) // 2 - (held - 1) // 2
+        if transition.kind == "entered":
+            self.since[transition.code] = transition.since
+            if transition.origin == "realtime":
+                self.hits[int(transition.at.timestamp()) // 60] += 1
+        else:
+            self.since.pop(transition.code, None)
         if self.last_at is None or transition.at > self.last_at:
             self.last_at = transition.at
         return True
 
 
 class Hub:
-    """The state of the trading day, and a ring of its recent changes with numbers.
+    """The state of the trading day, and its recent changes with numbers: the last one of each key.
 
     Args:
         epoch: names this hub's numbering, without `-`; another hub (a restart) must have another.
@@ -124,7 +137,10 @@ class Hub:
         # Clocks of two machines may differ: a record of tomorrow is believed this long before our own midnight.
         self._skew = timedelta(seconds=5) * max(speed, 1.0)
         self._silence = SILENCE * max(speed, 1.0)
-        self._ring: deque[Change] = deque(maxlen=self.limits.changes)  # the last one has the number `number`
+        self.shows_prices = True
+        self._prices = Prices(codes=self.limits.prices, openings=self.limits.tracks)
+        self._recent: OrderedDict[tuple[str, ...], tuple[int, Change]] = OrderedDict()  # by number
+        self._floor = 0  # all changes after this number are in `_recent`
         self._stocks: dict[str, Stock] = {}
         self._components: OrderedDict[str, Status] = OrderedDict()
         self._subscriptions: OrderedDict[tuple[str, str], dict[str, Status]] = OrderedDict()
@@ -140,8 +156,14 @@ class Hub:
         self._gaps: dict[str, Gap] = {}
         self._forget_old_statuses()
         self._forgotten: dict[tuple[str, str], datetime] = {}  # per stock: nothing older than this comes back
-        self._ring.clear()
+        self._prices.clear()
+        self._renew()
+
+    def _renew(self) -> None:
+        """What was told before is no ground for deltas any more: everybody needs a snapshot."""
+        self._recent.clear()
         self.number += 1  # no event of before is the current one
+        self._floor = self.number
         self.generation += 1
 
     # --- in --------------------------------------------------------------------------------------------------------
@@ -169,11 +191,27 @@ class Hub:
             changes = self._stock(record)
         elif isinstance(record, Gap):
             changes = self._gap(record, now)
+        elif isinstance(record, Quote):
+            changes = self._quote(record, now)
         else:
             return ()
-        self.number += len(changes)
-        self._ring.extend(changes)
+        for change in changes:
+            self._remember(change)
         return tuple(changes)
+
+    def _remember(self, change: Change) -> None:
+        self.number += 1
+        key = change_key(change)
+        self._recent[key] = (self.number, change)
+        self._recent.move_to_end(key)
+        if len(self._recent) > self.limits.changes:
+            _, (self._floor, _) = self._recent.popitem(last=False)
+
+    def show_prices(self, shown: bool) -> None:
+        """Whether prices are told. While those of the day are still being read they are not: they are of long ago."""
+        if shown != self.shows_prices:
+            self.shows_prices = shown
+            self._renew()
 
     def clear(self, epoch: str) -> None:
         """Forget everything and begin a new epoch: the topics have been replaced by others."""
@@ -181,6 +219,7 @@ class Hub:
         self._stocks.clear()
         self._components.clear()
         self._subscriptions.clear()
+        self.shows_prices = True
         self._start_day(None)
 
     def _is_today(self, day: date, now: datetime) -> bool:
@@ -219,19 +258,44 @@ class Hub:
         self._recommendations.move_to_end(new.recommendation_id)
         self._of_code.setdefault(new.code, set()).add(new.recommendation_id)
         self._closed.pop(new.recommendation_id, None)
+        changes: list[Change] = []
+        if held is None:
+            # Only somebody who knew of it could act on it: that is when it was said, not when it happened.
+            opening = max(new.opened_at, new.received_at) if new.revision == 1 else new.opened_at
+            dropped = self._prices.follow(new.code, new.recommendation_id, opening)
+            if dropped is not None and self.shows_prices and dropped in self._recommendations:
+                changes.append(self._view(self._recommendations[dropped]))
         if new.state == "closed":
             self._closed[new.recommendation_id] = None
             if len(self._closed) > self.limits.closed:
                 self._forget(next(iter(self._closed)))
-        return [self._view(new)]
+        return [*changes, self._view(new)]
 
     def _forget(self, recommendation_id: str) -> None:
         self.left_out["closed recommendation"] += 1
         del self._closed[recommendation_id]
         old = self._recommendations.pop(recommendation_id)
         self._of_code[old.code].discard(recommendation_id)
+        self._prices.forget(old.code, recommendation_id)
         stock = (old.account, old.code)
         self._forgotten[stock] = max(old.at, self._forgotten.get(stock, old.at))
+
+    def _quote(self, quote: Quote, now: datetime) -> list[Change]:
+        if not self._is_today(trading_date(quote.at), now):
+            return []
+        try:
+            moved = self._prices.take(quote)
+        except OverflowError:
+            self.left_out["price of another stock"] += 1
+            return []
+        if moved is None or not self.shows_prices:
+            return []
+        price = self._prices.price(quote.code)
+        tracks = [(opening, self._prices.track(quote.code, opening)) for opening in moved]
+        return [
+            *([price] if price else []),
+            *(TrackView(recommendation_id=opening, track=track) for opening, track in tracks if track),
+        ]
 
     def _gap(self, gap: Gap, now: datetime) -> list[Change]:
         if not self._is_today(trading_date(gap.to), now) or gap.id in self._gaps:
@@ -310,6 +374,7 @@ class Hub:
             conditions=self.conditions(),
             components=self.components(),
             gaps=self.gaps(),
+            prices=tuple(self._prices.all()) if self.shows_prices else (),
         )
 
     def since(self, last_event_id: str) -> tuple[Change, ...] | None:
@@ -320,10 +385,15 @@ class Hub:
         epoch, _, digits = last_event_id.partition("-")
         if epoch != self.epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
             return None
-        missed = self.number - int(digits)
-        if missed < 0 or missed > len(self._ring):
+        seen = int(digits)
+        if not self._floor <= seen <= self.number:
             return None
-        return gather(islice(self._ring, len(self._ring) - missed, None))
+        missed: list[Change] = []
+        for number, change in reversed(self._recent.values()):
+            if number <= seen:
+                break
+            missed.append(change)
+        return tuple(reversed(missed))
 
     def recommendations(self) -> tuple[RecommendationView, ...]:
         """Today's recommendations, open and closed, each in its latest revision; the last changed last."""
@@ -374,14 +444,73 @@ class Hub:
                 lines.append(self._line(transition))
         return tuple(lines)
 
+    def condition(self, account: str, condition: str) -> ConditionDetail | None:
+        """One condition with its members and its hits by minute, None if it is not known."""
+        key = (account, condition)
+        counts = self._counts.get(key)
+        view = self._condition(key)
+        if counts is None and view.status is None:
+            return None
+        members = [
+            Member(
+                code=code,
+                name=self._name(code),
+                since=since,
+                entry=counts.steps[code] // 2,
+                price=self._price(code),
+            )
+            for code, since in (counts.since.items() if counts else ())
+            if counts
+        ]
+        hits = counts.hits if counts else {}
+        first, last = min(hits, default=0), max(hits, default=-1)
+        return ConditionDetail(
+            condition=view,
+            members=tuple(sorted(members, key=lambda member: (member.since, member.code), reverse=True)),
+            minutes_from=datetime.fromtimestamp(first * 60, KST) if hits else None,
+            hits=tuple(hits[minute] for minute in range(first, last + 1)),
+            gaps=tuple(view for view in self.gaps() if (view.gap.account, view.gap.condition) == key),
+        )
+
+    def stocks(self) -> Iterable[StockView]:
+        """Every listed stock, in the order in which they became known."""
+        return (_listed(stock) for stock in self._stocks.values())
+
+    def story(self, code: str) -> Story | None:
+        """What happened to a stock today, as far as it is held; None if there is no such stock."""
+        stock = self._stocks.get(code)
+        steps = [transition for *_, transition in self._feed if transition.code == code]
+        openings = self._of_code.get(code, ())
+        if stock is None and not steps and not openings and self._price(code) is None:
+            return None
+        recommendations = sorted(
+            map(self._recommendations.__getitem__, openings), key=lambda r: (r.opened_at, r.account)
+        )
+        return Story(
+            stock=_listed(stock) if stock else StockView(code=code, name="", market=""),
+            price=self._price(code),
+            visits=_visits(steps),
+            recommendations=tuple(map(self._view, recommendations)),
+        )
+
+    def candles(self, code: str) -> tuple[Candle, ...]:
+        """A stock's minutes of today, as far as its price was heard; oldest first."""
+        return self._prices.candles(code) if self.shows_prices else ()
+
     # --- joins -----------------------------------------------------------------------------------------------------
 
     def _newest(self) -> list[tuple[datetime, int, str, Transition]]:
         return self._feed[-self.limits.feed :]
 
     def _line(self, transition: Transition) -> FeedItem:
-        stock = self._stocks.get(transition.code)
-        return FeedItem(name=stock.name if stock else "", transition=transition)
+        return FeedItem(name=self._name(transition.code), transition=transition)
+
+    def _name(self, code: str) -> str:
+        stock = self._stocks.get(code)
+        return stock.name if stock else ""
+
+    def _price(self, code: str) -> PriceView | None:
+        return self._prices.price(code) if self.shows_prices else None
 
     def _view(self, recommendation: Recommendation) -> RecommendationView:
         stock = self._stocks.get(recommendation.code)
@@ -390,6 +519,9 @@ class Hub:
             market=stock.market if stock else "",
             previous_close=stock.previous_close if stock else None,
             recommendation=recommendation,
+            track=self._prices.track(recommendation.code, recommendation.recommendation_id)
+            if self.shows_prices
+            else None,
         )
 
     def _condition(self, key: tuple[str, str]) -> ConditionView:
@@ -414,6 +546,10 @@ def change_key(change: Change) -> tuple[str, ...]:
     """The key under which a browser holds what a change replaces."""
     if isinstance(change, RecommendationView):
         return ("recommendation", change.recommendation.recommendation_id)
+    if isinstance(change, PriceView):
+        return ("price", change.code)
+    if isinstance(change, TrackView):
+        return ("track", change.recommendation_id)
     if isinstance(change, FeedItem):
         return ("feed", change.transition.id)
     if isinstance(change, ConditionView):
@@ -436,6 +572,32 @@ def gather(changes: Iterable[Change]) -> tuple[Change, ...]:
 def _place(transition: Transition) -> tuple[datetime, int, str, Transition]:
     """Where a line stands in the feed, whatever the order in which the partitions are read."""
     return (transition.received_at, 2 * transition.entry + (transition.kind == "exited"), transition.id, transition)
+
+
+def _listed(stock: Stock) -> StockView:
+    return StockView(code=stock.code, name=stock.name, market=stock.market, previous_close=stock.previous_close)
+
+
+def _visits(steps: Iterable[Transition]) -> tuple[Visit, ...]:
+    """The stays of one stock that these transitions tell of, by their beginning."""
+    visits: dict[tuple[str, str, int], Visit] = {}
+    for step in steps:
+        key = (step.account, step.condition, step.entry)
+        held = visits.get(key)
+        entered = step if step.kind == "entered" else None
+        visits[key] = Visit(
+            account=step.account,
+            condition=step.condition,
+            entry=step.entry,
+            since=step.since,
+            until=held.until if entered and held else None if entered else step.at,
+            dwell=held.dwell if entered and held else step.dwell,
+            origin=held.origin if held and not entered else step.origin,
+            initial=held.initial if held and not entered else step.initial,
+            gap_from=held.gap_from if held and not entered else step.gap_from,
+            gap_to=held.gap_to if held and not entered else step.gap_to,
+        )
+    return tuple(sorted(visits.values(), key=lambda visit: (visit.since, visit.condition, visit.entry)))
 
 
 def _said_of(stock: Stock) -> tuple[str, str, int | None]:

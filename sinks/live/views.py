@@ -7,6 +7,8 @@ events with ids `epoch-number`:
   by deltas.
 - `event: delta`, data `Delta`: what changed, in order. Each change replaces what the page holds under the same key.
 - `event: heartbeat`, data `Heartbeat`, about once a second, without an id.
+
+Prices are whole won, rates percent. What the API answers beside these is in `answers`.
 """
 
 from __future__ import annotations
@@ -18,13 +20,61 @@ import msgspec
 from streams.events import Gap, Recommendation, Status, Transition
 
 
+class PricePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A price in won, and when it was one."""
+
+    price: int
+    at: datetime
+
+
+class Track(msgspec.Struct, frozen=True, kw_only=True):
+    """How a stock has done since it was recommended.
+
+    `reference` is the first price known at or after the opening: what somebody who acted on it could have had. `high`
+    and `low` are the extremes since then, the reference among them. `line` has the closes of up to 60 equal steps of
+    `line_step` seconds; the first step begins at `line_from`, and a step without a trade repeats the one before. The
+    step that runs is not in it: its price is that of `PriceView`.
+    """
+
+    reference: PricePoint
+    high: PricePoint
+    low: PricePoint
+    line_from: datetime
+    line_step: int
+    line: tuple[int, ...]
+
+
 class RecommendationView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="recommendation"):
-    """The latest revision of a recommendation (key: `recommendation.recommendation_id`), with the stock's name."""
+    """The latest revision of a recommendation (key: `recommendation.recommendation_id`), with the stock's name.
+
+    `track` is None while no price since its opening is known, and for one that was closed long ago.
+    """
 
     name: str
     market: str
     previous_close: int | None = None
     recommendation: Recommendation
+    track: Track | None = None
+
+
+class TrackView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="track"):
+    """The track of a recommendation (key: `recommendation_id`): a new extreme, or one more step of its line.
+
+    It replaces the `track` of the `RecommendationView` with this id; for one that the page does not hold it is nothing.
+    """
+
+    recommendation_id: str
+    track: Track
+
+
+class PriceView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="price"):
+    """A stock's price now (key: `code`). `at` is when it was traded, `change_rate` against the previous close."""
+
+    code: str
+    price: int
+    at: datetime
+    change_rate: float | None = None
+    day_volume: int | None = None
 
 
 class FeedItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag="feed"):
@@ -62,13 +112,13 @@ class GapView(msgspec.Struct, frozen=True, kw_only=True, tag_field="change", tag
     gap: Gap
 
 
-Change = RecommendationView | FeedItem | ConditionView | ComponentView | GapView
+Change = RecommendationView | TrackView | PriceView | FeedItem | ConditionView | ComponentView | GapView
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The whole state: today's recommendations (open, and closed today), the newest lines of the feed (oldest first),
-    conditions, components, and today's gaps (oldest first). `now` is the product's clock, which runs `speed` times as
-    fast as the wall's."""
+    conditions, components, today's gaps (oldest first) and the last price of each stock that has one. `now` is the
+    product's clock, which runs `speed` times as fast as the wall's."""
 
     epoch: str
     number: int
@@ -79,6 +129,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     conditions: tuple[ConditionView, ...]
     components: tuple[ComponentView, ...]
     gaps: tuple[GapView, ...] = ()
+    prices: tuple[PriceView, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ export function recommendation(over: Partial<Recommendation> = {}, name = "ì‚¼ì„
     name,
     market: "KOSPI",
     previous_close: 70000,
+    track: null,
     recommendation: {
       type: "recommendation",
       id: `${id}-${revision}`,
@@ -152,6 +153,7 @@ export const snapshot = (over: Partial<Snapshot> = {}): Snapshot => ({
   conditions: [],
   components: [],
   gaps: [],
+  prices: [],
   ...over,
 });
 
