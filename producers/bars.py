@@ -150,6 +150,7 @@ class Bars:
         self._file = folder / f"bars-{account}-{producer}.json"
         self._memory = self._read()
         self._asked: list[Run] = []
+        self._at_work: Run | None = None
         self._wake = asyncio.Event()
         self._said = Progress(date=self._today, state="scheduled")
         self._said_at = 0.0
@@ -172,7 +173,8 @@ class Bars:
             raise NotADay(f"{day} is yet to come: there are no bars of it")
         if not self._trades(day):
             raise NotADay(f"{day} is no trading day: there are no bars of it")
-        if (run := next((run for run in self._asked if run.day == day), None)) is None:
+        at_work = [run for run in (self._at_work, *self._asked) if run is not None]
+        if (run := next((run for run in at_work if run.day == day and (run.again or not again)), None)) is None:
             run = Run(day, again=again)
             self._asked.append(run)
             self._wake.set()
@@ -222,6 +224,7 @@ class Bars:
         return run.progress
 
     async def _serve(self, run: Run) -> None:
+        self._at_work = run
         try:
             await _Fetching(self, run).fetch()
         except HitstreamError as error:
@@ -229,6 +232,7 @@ class Bars:
             self._say(run.progress)
             _log.warning("bars were not fetched", day=str(run.day), cause=str(error))
         finally:
+            self._at_work = None
             run.over.set()
 
     async def _settled(self, day: date) -> bool:

@@ -53,7 +53,7 @@ _FRESH_WITHIN: Final = 25.0  # Our goodbye, the next connection, its LOGIN and t
 _FAILS: Final = 2  # Connections that may fail before there is none to be had.
 _KAFKA_AWAY: Final = 3.0  # Real seconds without an acknowledgement after which Kafka is said to take nothing.
 _PROGRESS_EVERY: Final = 0.25
-_BARS_SILENT: Final = 240.0  # Real seconds in which bars may not come on: Kiwoom answers nobody for a while.
+_PROGRESS_AT_LEAST: Final = 5.0  # Also while Kiwoom answers nobody, or another day's turn comes first.
 _LENT: Final = 240.0  # Seconds after which a fresh session is taken back, whoever has it.
 
 
@@ -407,9 +407,11 @@ async def _fetched(board: Switchboard, said: _Said, writer: asyncio.StreamWriter
         raise NotAllowed("this producer fetches no bars")
     run = board.bars.ask(said.day, again=said.again)
     told: Progress | None = None
+    told_at = 0.0
+    loop = asyncio.get_running_loop()
     while not run.over.is_set():
-        if run.progress != told:
-            told = run.progress
+        if run.progress != told or loop.time() - told_at > _PROGRESS_AT_LEAST:
+            told, told_at = run.progress, loop.time()
             await _write(writer, {"progress": told})
         with suppress(TimeoutError):
             async with asyncio.timeout(_PROGRESS_EVERY):
@@ -560,7 +562,7 @@ async def bars(folder: Path, key: str, day: date | None, *, again: bool, tell: C
     try:
         await _write(writer, {"ask": "bars", "day": day, "again": again})
         while True:
-            said = await _read(reader, _BARS_SILENT)
+            said = await _read(reader, _ANSWER_WITHIN + _PROGRESS_AT_LEAST)
             if said.progress is None:
                 raise HitstreamError(said.error)
             tell(said.progress)

@@ -348,6 +348,18 @@ async def test_who_asks_for_a_day_that_is_being_fetched_is_told_of_the_same_run(
         assert len(world.kiwoom.asked) == 2 * once
 
 
+async def test_who_asks_while_the_clock_s_run_is_at_work_is_told_of_that_one(tmp_path: Path) -> None:
+    world = World(tmp_path, "15:50")
+    world.kiwoom.stops_after = 3
+    async with world.running() as bars:
+        await until(lambda: len(world.kiwoom.asked) == 3)
+        run = bars.ask(MONDAY)
+        assert run.progress.fetched == 3
+        world.kiwoom.stops_after = None
+        await run.over.wait()
+    assert len(world.kiwoom.asked) == 13
+
+
 @pytest.mark.parametrize(("day", "said"), [(TUESDAY, "yet to come"), (date(2026, 3, 8), "no trading day")])
 async def test_a_day_without_bars_is_refused_in_a_sentence(tmp_path: Path, day: date, said: str) -> None:
     with pytest.raises(NotADay, match=said):
