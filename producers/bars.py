@@ -231,6 +231,11 @@ class Bars:
             run.progress = msgspec.structs.replace(run.progress, state="failed", cause=str(error))
             self._say(run.progress)
             _log.warning("bars were not fetched", day=str(run.day), cause=str(error))
+        except Exception as error:
+            # Bars are no reason to end the session that hears hits: a fault in here stays in here, and is said.
+            run.progress = msgspec.structs.replace(run.progress, state="failed", cause=f"a fault of ours: {error!r}")
+            self._say(run.progress)
+            _log.exception("bars were not fetched", day=str(run.day))
         finally:
             self._at_work = None
             run.over.set()

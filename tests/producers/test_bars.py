@@ -229,6 +229,15 @@ async def test_a_refused_token_ends_the_run_which_is_tried_again(tmp_path: Path)
     )
 
 
+async def test_a_fault_of_ours_ends_the_run_and_not_the_producer(tmp_path: Path) -> None:
+    world = World(tmp_path, "15:50")
+    world.kiwoom.troubles = [ZeroDivisionError("boom")]
+    async with world.running():
+        await until(lambda: world.state == "failed")
+        assert "a fault of ours: ZeroDivisionError('boom')" in world.kafka.said[-1].cause
+        await until(lambda: world.state == "done")
+
+
 async def test_what_is_refused_is_tried_three_times_and_then_said_to_lack(tmp_path: Path) -> None:
     world = World(tmp_path, "15:50")
     world.kiwoom.refused = {"200010"}

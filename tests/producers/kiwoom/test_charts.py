@@ -120,6 +120,28 @@ async def test_a_chart_without_end_is_given_up() -> None:
         await minutes(Told(*[[MINUTE]] * 100), "005930", DAY, sample=False, received_at=NOW)
 
 
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(list(MINUTE.values())),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(st.sampled_from([*MINUTE, "dt", "trde_prica"]) | st.text(max_size=5), children, max_size=8)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.lists(st.lists(JSON, max_size=4) | JSON, max_size=3))
+async def test_whatever_a_page_holds_it_is_bars_or_counted(pages: list[Any]) -> None:
+    for fetch in (minutes, daily):
+        chart = await fetch(Told(*pages), "005930", DAY, sample=False, received_at=NOW)
+        assert all(bar.low <= bar.open <= bar.high and bar.at.date() == DAY for bar in chart.bars)
+
+
 @pytest.mark.parametrize("fault", ["", "padded-charts", "broken-charts"])
 async def test_the_local_market_s_charts_are_its_bars(fault: str) -> None:
     exchange = world(NOW)
