@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from collections.abc import Callable
@@ -200,6 +201,33 @@ def rest(kiwoom: Kiwoom, folder: Path) -> Rest:
 
 async def all_pages(kiwoom: Kiwoom, folder: Path) -> list[dict[str, Any]]:
     return [page async for page in rest(kiwoom, folder).pages("ka10099", "/api/dostk/stkinfo", {"mrkt_tp": "0"})]
+
+
+@pytest.mark.parametrize(
+    ("url", "seconds"), [("https://api.kiwoom.com", 0.2), ("https://mockapi.kiwoom.com", 1.0)], ids=["real", "paper"]
+)
+async def test_all_who_ask_take_turns_at_the_pace_that_the_server_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, seconds: float
+) -> None:
+    waits: list[float] = []
+    slept = asyncio.sleep
+
+    async def sleep(delay: float) -> None:
+        waits.append(delay)
+        await slept(0)
+
+    kiwoom = Kiwoom(ISSUED, *(httpx.Response(200, json={"return_code": 0}) for _ in range(3)))
+    calls = Rest(kiwoom.http(), tokens(kiwoom, tmp_path), rest_url=url)
+    monkeypatch.setattr("producers.kiwoom.rest.asyncio.sleep", sleep)
+
+    async def ask() -> None:
+        async for _ in calls.pages("ka10080", "/api/dostk/chart", {}):
+            pass
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(3):
+            tasks.create_task(ask())
+    assert [round(wait / seconds) for wait in sorted(waits)[-2:]] == [1, 1]
 
 
 async def test_a_call_carries_token_and_id_and_follows_every_page(tmp_path: Path) -> None:
