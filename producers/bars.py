@@ -433,7 +433,7 @@ class _Fetching:
         self._hit = len(codes.get(day, Codes()).hit)
         if not kept.sample and bars._settings.sample:
             kept.sample = charts.sample(await self._patiently(bars._rest.companies), bars._settings.sample)
-        self._wanted = planned(day, before, codes, kept.sample)
+        self._wanted = planned(day, before, codes, kept.sample, over=self._over)
         self._tell("running", "", say=True)
         for each in self._wanted:
             if each.key not in kept.fetched:
@@ -507,7 +507,7 @@ class _Fetching:
         if not self._hit:
             causes.append("no hit of this day is on Kafka")
         if not self._over:
-            return "partial", "; ".join([*causes, "the day is not over: all is fetched after the close"])
+            return "partial", "; ".join([*causes, "the day goes on: all of it is fetched after the close"])
         again = any(each.tries < _TRIES for each in failed.values())
         return "incomplete" if again else "done", "; ".join(causes)
 

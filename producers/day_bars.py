@@ -107,7 +107,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def planned(
-    day: dt.date, before: dt.date | None, codes: Mapping[dt.date, Codes], sample: Iterable[str]
+    day: dt.date, before: dt.date | None, codes: Mapping[dt.date, Codes], sample: Iterable[str], *, over: bool = True
 ) -> list[Wanted]:
     """The charts of a day, minutes first.
 
@@ -116,11 +116,13 @@ def planned(
         before: the trading day before it.
         codes: what was hit and found on which day.
         sample: the fixed random sample.
+        over: whether the day is; what goes on has no day's bar yet, since its close would be none.
     """
     today, earlier = codes.get(day, Codes()), codes.get(before, Codes()) if before else Codes()
     minutes = today.hit | set(sample)
     days = minutes | today.found | earlier.hit | earlier.found
-    return [Wanted("1m", code) for code in sorted(minutes)] + [Wanted("1d", code) for code in sorted(days)]
+    wanted = [Wanted("1m", code) for code in sorted(minutes)]
+    return wanted + [Wanted("1d", code) for code in sorted(days)] if over else wanted
 
 
 def words(progress: Progress) -> str:

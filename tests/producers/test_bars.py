@@ -331,12 +331,12 @@ async def test_by_hand_a_day_that_goes_on_is_fetched_and_not_remembered(tmp_path
         run = bars.ask()
         await run.over.wait()
         assert run.progress.state == "partial"
-        assert run.progress.fetched == 13
-        assert "the day is not over" in run.progress.cause
-        asked = len(world.kiwoom.asked)
+        assert run.progress.fetched == 5
+        assert "the day goes on" in run.progress.cause
+        assert {interval for interval, _ in world.kiwoom.asked} == {"1m"}  # its close is not known yet
         world.clock = datetime(2026, 3, 9, 15, 46, tzinfo=KST)
         await until(lambda: world.state == "done")
-    assert len(world.kiwoom.asked) == 2 * asked
+    assert len(world.kiwoom.asked) == 5 + 13
 
 
 async def test_who_asks_for_a_day_that_is_being_fetched_is_told_of_the_same_run(tmp_path: Path) -> None:
