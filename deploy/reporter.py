@@ -203,6 +203,7 @@ class Reporter:
 
     async def _tell(self) -> None:
         while not self._is_over:
+            self._changed.clear()  # else a change that nobody took would have us try again without a pause
             producer = AIOKafkaProducer(bootstrap_servers=self._servers, acks="all", request_timeout_ms=5_000)
             try:
                 async with asyncio.timeout(_SEND_SECONDS):

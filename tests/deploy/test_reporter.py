@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from deploy import reporter
@@ -177,6 +178,32 @@ async def test_where_nobody_listens_a_role_runs_and_ends_as_it_would(
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_process_that_kafka_does_not_hear_does_not_try_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it waits for changed once, before the first try: that is one more try at most, not one after the other."""
+    tries = 0
+
+    class Deaf:
+        def __init__(self, **_: Any) -> None:
+            nonlocal tries
+            tries += 1
+
+        async def start(self) -> None:
+            raise KafkaConnectionError("nobody listens")
+
+        async def stop(self) -> None:
+            pass
+
+    async def role() -> None:
+        one.ready("waiting for Kafka")
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(reporter, "AIOKafkaProducer", Deaf)
+    one = reporting()
+    await one.beside(role())
+    assert 1 <= tries <= 3
 
 
 def test_names_are_used_again_and_do_not_multiply(tmp_path: Path) -> None:
