@@ -180,6 +180,7 @@ def sink_live(*, common: Common = _COMMON) -> int:
             now=_clock(settings).now,
             speed=settings.clock.speed,
             ready=ready,
+            clickhouse=settings.clickhouse,
         ),
         reporter.LIVE,
     )

@@ -288,7 +288,7 @@ async def asleep(port: int) -> socket.socket:
 
 
 async def test_a_slow_client_is_cut_off_while_others_go_on() -> None:
-    limits = ClientLimits(queued_events=20, send_seconds=60)
+    limits = ClientLimits(owed_bytes=1_000_000, stalled_seconds=60)
     async with running(limits=limits) as live, stream(live) as events:
         await events.next("snapshot")
         slow = await asleep(live.port)
@@ -309,7 +309,7 @@ async def test_a_slow_client_is_cut_off_while_others_go_on() -> None:
 
 
 async def test_a_client_that_makes_no_progress_is_cut_off() -> None:
-    async with running(limits=ClientLimits(send_seconds=0.2)) as live:
+    async with running(limits=ClientLimits(stalled_seconds=0.2, owed_bytes=10**9)) as live:
         live.feed(*(transition(f"{n:06d}", session="x" * 100_000) for n in range(200)))
         before = counted("cut_off_total")
         with await asleep(live.port):
@@ -346,19 +346,19 @@ async def test_it_stops_although_streams_are_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tick", "gathered", "clients", "expected"),
+    ("tick", "gathered", "took", "expected"),
     [
-        pytest.param(MIN_TICK, 1, 1, MIN_TICK, id="quiet"),
-        pytest.param(MIN_TICK, 500, 1, 2 * MIN_TICK, id="much to say"),
-        pytest.param(MAX_TICK, 500, 1, MAX_TICK, id="never wider"),
-        pytest.param(MAX_TICK, 0, 1, MAX_TICK / 2, id="quieter again"),
-        pytest.param(MIN_TICK, 0, 1, MIN_TICK, id="never narrower"),
-        pytest.param(MIN_TICK, 1, 1_000, 0.05, id="many to say it to"),
-        pytest.param(MIN_TICK, 1, 1_000_000, MAX_TICK, id="very many"),
+        pytest.param(MIN_TICK, 1, 0.001, MIN_TICK, id="quiet"),
+        pytest.param(MIN_TICK, 500, 0.001, 2 * MIN_TICK, id="much to say"),
+        pytest.param(MAX_TICK, 500, 0.001, MAX_TICK, id="never wider"),
+        pytest.param(MAX_TICK, 0, 0.001, MAX_TICK / 2, id="quieter again"),
+        pytest.param(MIN_TICK, 0, 0.001, MIN_TICK, id="never narrower"),
+        pytest.param(MIN_TICK, 1, 0.010, 0.030, id="a quarter of the time is for telling"),
+        pytest.param(MIN_TICK, 1, 10.0, MAX_TICK, id="however long it takes"),
     ],
 )
-def test_the_tick_widens_under_load(tick: float, gathered: int, clients: int, expected: float) -> None:
-    assert next_tick(tick, gathered, clients) == pytest.approx(expected)
+def test_the_tick_widens_under_load(tick: float, gathered: int, took: float, expected: float) -> None:
+    assert next_tick(tick, gathered, took) == pytest.approx(expected)
 
 
 # --- the API ----------------------------------------------------------------------------------------------------------
@@ -397,14 +397,22 @@ async def test_the_api_filters() -> None:
         live.feed(*a_bit_of_everything())
 
         async def codes(query: str) -> list[str]:
-            return [line["transition"]["code"] for line in (await live.get(f"/api/transitions?{query}")).json()]
+            return [
+                line["transition"]["code"] for line in (await live.get(f"/api/transitions?{query}")).json()["items"]
+            ]
 
         assert await codes("") == ["0004V0", "0004V0", "005930"]
         assert await codes("limit=1") == ["0004V0"]
         assert await codes("code=005930") == ["005930"]
         assert await codes("condition=none") == []
-        newest = (await live.get("/api/transitions?limit=1")).json()[0]["transition"]["id"]
-        assert await codes(f"before={newest}") == ["0004V0", "005930"]
+        assert await codes("kind=exited") == ["0004V0"]
+        assert await codes("account=other") == []
+        first = (await live.get("/api/transitions?limit=1")).json()
+        # A line that is added meanwhile moves nothing.
+        live.feed(transition("000660", at=NINE + timedelta(seconds=9)))
+        second = (await live.get(f"/api/transitions?limit=5&cursor={first['next']}")).json()
+        assert [line["transition"]["code"] for line in second["items"]] == ["0004V0", "005930"]
+        assert second["next"] is None
         assert len((await live.get("/api/recommendations?state=open")).json()) == 1
         assert (await live.get("/api/recommendations?state=closed")).json() == []
         assert (await live.get("/api/recommendations?code=000660")).json() == []
@@ -416,7 +424,20 @@ async def test_the_api_filters() -> None:
         ("/api/transitions?limit=0", 400),
         ("/api/transitions?limit=1001", 400),
         ("/api/transitions?limit=x", 400),
-        ("/api/transitions?before=unknown", 404),
+        ("/api/transitions?cursor=unknown", 400),
+        ("/api/transitions?date=yesterday", 400),
+        ("/api/conditions/main/unknown", 404),
+        ("/api/stocks/999999", 404),
+        ("/api/stocks/lower1", 400),
+        ("/api/stocks", 400),
+        ("/api/stocks?q=", 400),
+        ("/api/performance?from=2026-03-04&to=2026-03-03", 400),
+        ("/api/performance?from=2026-03-04", 400),
+        ("/api/events", 503),
+        ("/api/performance?from=2026-03-03&to=2026-03-04", 503),
+        ("/api/transitions?date=2026-03-03", 503),
+        ("/api/stocks/005930/history", 503),
+        ("/api/stocks/005930/bars?interval=1d", 503),
         ("/api/recommendations?state=half", 400),
         ("/api/nothing", 404),
         ("/nothing.js", 404),
@@ -426,7 +447,8 @@ async def test_a_wrong_question_is_told_so(path: str, expected: int) -> None:
     async with answering() as live:
         answer = await live.get(path)
         assert answer.status_code == expected
-        assert answer.json()["detail"]
+        assert list(answer.json()) == ["error"]
+        assert answer.json()["error"]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -470,10 +492,10 @@ def test_nothing_outside_the_folder_is_found(tmp_path: Path) -> None:
 async def test_every_answer_has_the_security_headers(path: str) -> None:
     async with answering(limits=ClientLimits(clients=0)) as live:
         headers = (await live.get(path)).headers
-        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["content-security-policy"]
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert "server" not in headers
 
 
