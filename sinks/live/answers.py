@@ -18,7 +18,7 @@ from .views import ConditionView, FeedItem, GapView, PriceView, RecommendationVi
 Code = Annotated[str, msgspec.Meta(pattern="^[0-9A-Z]{6}$", description="A stock's six characters.")]
 Note = Annotated[str, msgspec.Meta(max_length=500)]
 RequestId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{8,64}$")]
-Account = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Account = Annotated[str, msgspec.Meta(pattern="^[^/]{1,64}$")]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

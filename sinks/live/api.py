@@ -74,10 +74,14 @@ def _said(**said: str) -> dict[int, ResponseSpec]:
 
 _TODAY: Final = _said(_503="The day is being read from Kafka.")
 _FOUND: Final = _said(_404="There is no such thing.", _503="The day is being read from Kafka.")
-_PAST: Final = _said(_503="ClickHouse is not configured, or does not answer; or the day is being read from Kafka.")
+_PAST: Final = _said(
+    _404="There is no place of this cursor.",
+    _503="ClickHouse is not configured, or does not answer; or the day is being read from Kafka.",
+)
 _WRITE: Final = _said(
     _403="This login may read only, or the request does not come from the dashboard's page.",
     _404="There is no such stock.",
+    _409="It would have expired already.",
     _413="The body is too long.",
     _503="Kafka did not take the command.",
 )
@@ -99,7 +103,7 @@ def handlers(
     def place(word: str | None) -> cursor.Place | None:
         found = cursor.parse(word) if word else None
         if word and found is None:
-            raise ValidationException("That is no cursor: give `next` of a page, or none for the newest.")
+            raise NotFoundException("There is no place of this cursor: give `next` of a page, or none for the newest.")
         return found
 
     @get("/api/session", responses=_said(), sync_to_thread=False)
@@ -141,8 +145,8 @@ def handlers(
 
     @get("/api/conditions/{account:str}/{condition:path}", responses=_FOUND, sync_to_thread=False)
     def condition_detail(
-        account: Annotated[str, PathParameter(max_length=LONGEST)],
-        condition: Annotated[str, PathParameter(max_length=LONGEST)],
+        account: str,
+        condition: str,
     ) -> ConditionDetail:
         """One condition: who is inside, and how many hits each minute of today had."""
         found = hub().condition(account, condition.removeprefix("/"))
@@ -264,8 +268,6 @@ def handlers(
         ] = 0.0,
     ) -> tuple[Performance, ...]:
         """How the hits of every condition fared, by horizon, with sample sizes and intervals. Needs ClickHouse."""
-        if first > last:
-            raise ValidationException("`from` is after `to`.")
         return await history.performance(first, last, cost)
 
     # --- commands ----------------------------------------------------------------------------------------------------
@@ -325,7 +327,7 @@ def _of_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Probl
 
 PROBLEMS: Final[dict[int | type[Exception], Any]] = {
     HTTPException: _of_http,
-    Refused: lambda _, error: _problem(400, str(error)),
+    Refused: lambda _, error: _problem(409, str(error)),
     HistoryAway: lambda _, error: _problem(503, str(error), {"retry-after": "5"}),
     NotTaken: lambda _, error: _problem(503, str(error), {"retry-after": "1"}),
     Exception: _of_bug,

@@ -42,8 +42,6 @@ def command(asked: RecommendCommand | WithdrawCommand, by: str, now: datetime) -
     """
     kind = "recommend" if isinstance(asked, RecommendCommand) else "withdraw"
     name = identity("command", kind, by, asked.account, asked.code, asked.request)
-    if "/" in asked.account:
-        raise Refused("An account's name has no slash in it.")
     if isinstance(asked, WithdrawCommand):
         return Withdraw(id=name, account=asked.account, code=asked.code, by=by, note=asked.note, at=now)
     if asked.expires_at is not None and asked.expires_at <= now:

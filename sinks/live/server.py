@@ -37,6 +37,7 @@ from streams.events import HitstreamError
 
 from . import api, page
 from .access import Access, tokens
+from .answers import RecommendCommand, WithdrawCommand
 from .commands import Commands
 from .guard import App, Guard, check_exposure
 from .history import History
@@ -95,7 +96,10 @@ def application(
 
     @get("/openapi.json", include_in_schema=False, media_type="application/json", sync_to_thread=False)
     def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
-        return request.app.openapi_schema.to_schema()
+        described = request.app.openapi_schema.to_schema()
+        for taken in (RecommendCommand, WithdrawCommand):  # a misspelt expires_at must not be passed over
+            described["components"]["schemas"][taken.__name__]["additionalProperties"] = False
+        return described
 
     @get(["/", "/{path:path}"], include_in_schema=False)
     async def files(request: Request[Any, Any, Any]) -> Response[bytes]:

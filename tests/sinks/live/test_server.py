@@ -7,13 +7,14 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jsonschema
 import pytest
+from day import NINE, a_bit_of_everything, transition
 from prometheus_client import REGISTRY
 
 from sinks.live import page
@@ -21,20 +22,8 @@ from sinks.live.hub import Hub
 from sinks.live.server import application, listen, run, serve
 from sinks.live.stream import MAX_TICK, MIN_TICK, Broadcaster, ClientLimits, next_tick
 from sinks.settings import LiveSettings
-from streams.events import (
-    ConfigError,
-    HitstreamError,
-    Reason,
-    Recommendation,
-    Record,
-    Status,
-    Stock,
-    Transition,
-    trading_date,
-    transition_id,
-)
+from streams.events import ConfigError, HitstreamError, Record
 
-NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)
 DEADLINE = 20.0  # s, for whatever a test waits for
 
 
@@ -155,38 +144,6 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not true():
             await asyncio.sleep(0.01)
-
-
-def transition(code: str, *, at: datetime = NINE, session: str = "s", **other: Any) -> Transition:
-    values: dict[str, Any] = {"kind": "entered", "entry": 1, "condition": "신고가 돌파", "origin": "realtime"} | other
-    identity = transition_id("main", values["condition"], code, trading_date(at), values["entry"], values["kind"])
-    return Transition(
-        id=identity, account="main", code=code, date=trading_date(at), at=at, since=at, event_id="e", session=session,
-        received_at=at, **values,
-    )  # fmt: skip
-
-
-def a_bit_of_everything() -> list[Record]:
-    why = Reason(kind="condition", condition="신고가 돌파", algorithm_id="a", since=NINE, score=1.5)
-    recommendation = Recommendation(
-        id="r-1", recommendation_id="r", revision=1, account="main", code="005930", date=date(2026, 3, 4), state="open",
-        cause="threshold", cause_id="c", rule="sum", score=1.5, threshold=1.0, reasons=(why,), opened_at=NINE, at=NINE,
-        received_at=NINE,
-    )  # fmt: skip
-    session = Status(component="session/main/p", kind="session", state="live", since=NINE, at=NINE, figures={"a": 1.5})
-    subscription = Status(
-        component="subscription/main/p/신고가 돌파", kind="subscription", state="live", since=NINE, at=NINE,
-        account="main", condition="신고가 돌파", members=1,
-    )  # fmt: skip
-    return [
-        Stock(code="005930", name="삼성전자", market="KOSPI", previous_close=70_000, received_at=NINE),
-        transition("005930"),
-        transition("0004V0", at=NINE + timedelta(seconds=1)),
-        transition("0004V0", at=NINE + timedelta(seconds=2), kind="exited", dwell=1.0),
-        recommendation,
-        session,
-        subscription,
-    ]
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------
@@ -424,14 +381,13 @@ async def test_the_api_filters() -> None:
         ("/api/transitions?limit=0", 400),
         ("/api/transitions?limit=1001", 400),
         ("/api/transitions?limit=x", 400),
-        ("/api/transitions?cursor=unknown", 400),
+        ("/api/transitions?cursor=unknown", 404),
         ("/api/transitions?date=yesterday", 400),
         ("/api/conditions/main/unknown", 404),
         ("/api/stocks/999999", 404),
         ("/api/stocks/lower1", 400),
         ("/api/stocks", 400),
         ("/api/stocks?q=", 400),
-        ("/api/performance?from=2026-03-04&to=2026-03-03", 400),
         ("/api/performance?from=2026-03-04", 400),
         ("/api/events", 503),
         ("/api/performance?from=2026-03-03&to=2026-03-04", 503),
