@@ -145,8 +145,8 @@ def handlers(
 
     @get("/api/conditions/{account:str}/{condition:path}", responses=_FOUND, sync_to_thread=False)
     def condition_detail(
-        account: str,
-        condition: str,
+        account: Annotated[str, PathParameter()],
+        condition: Annotated[str, PathParameter()],
     ) -> ConditionDetail:
         """One condition: who is inside, and how many hits each minute of today had."""
         found = hub().condition(account, condition.removeprefix("/"))
