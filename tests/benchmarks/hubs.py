@@ -216,7 +216,7 @@ async def serve(options: argparse.Namespace) -> dict[str, float]:
     me = psutil.Process()
     gc.collect()
     before = me.memory_info().rss
-    clients = subprocess.Popen(
+    clients = subprocess.Popen(  # noqa: ASYNC220 - before anything that would wait for it
         [sys.executable, __file__, "clients", "--port", str(port), "--clients", str(options.clients),
          "--stalled", str(options.stalled), "--gzip", str(int(options.gzip))],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ) | {"PYTHONPATH": str(HERE.parents[1])},
