@@ -134,8 +134,8 @@ def handlers(
             view
             for view in hub().recommendations()
             if wanted in (None, view.recommendation.state)
-            and account in (None, view.recommendation.account)
-            and code in (None, view.recommendation.code)
+            and account in (None, "", view.recommendation.account)
+            and code in (None, "", view.recommendation.code)
         )
 
     @get("/api/conditions", responses=_TODAY, sync_to_thread=False)
@@ -204,9 +204,9 @@ def handlers(
             lines += known.transitions(
                 limit=limit,
                 before=(before.at, before.step, before.id) if before else None,
-                account=account,
-                condition=condition,
-                code=code,
+                account=account or None,
+                condition=condition or None,
+                code=code or None,
                 kind=kind,
             )
             is_all = known.holds_all_lines or not history.is_there
