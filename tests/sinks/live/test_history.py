@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "clickhouse"))
 
 from embedded import Server
 
+from sinks.clickhouse.connection import connect
 from sinks.clickhouse.migrate import migrate
 from sinks.clickhouse.writer import insert_again
 from sinks.consumer import Received
@@ -186,6 +187,32 @@ async def test_a_stocks_history_and_bars(settings: ClickHouseSettings) -> None:
         assert [bar["volume"] for bar in daily["bars"]] == [0, 1, 2]
 
 
+VIEW = """
+CREATE VIEW condition_performance AS
+SELECT 'main' AS account, 'a' AS condition, arrayJoin(['best', '5m', 'close']) AS horizon, toUInt64(12) AS hits,
+       toUInt64(10) AS priced, {cost:Float64} AS mean, 0.5 AS median, nan AS q1, CAST(NULL, 'Nullable(Float64)') AS q3,
+       0.5 AS positive, 0.1 AS low, inf AS high, 0.2 AS sample_mean, toUInt64(99) AS sample_cases, 0.3 AS difference,
+       0.4 AS difference_low, 0.6 AS difference_high, toUInt64(1) AS gaps, toUInt64(3) AS stocks
+FROM numbers(1) WHERE {from_date:Date} <= {to_date:Date}
+"""
+
+
+async def test_performance_is_what_the_view_says_and_what_is_not_known_is_null(server: Server) -> None:
+    """The view is played, by its signature: what it computes is not this module's matter."""
+    bare = server.settings()
+    maker = connect(bare)
+    maker.command(VIEW)
+    maker.close()
+    async with asking(bare) as client:
+        told = (await client.get(f"/api/performance?from={PAST}&to={PAST}&cost=0.25")).json()
+        assert [row["horizon"] for row in told] == ["5m", "close", "best"], "in the order of time"
+        assert {(row["hits"], row["priced"], row["mean"], row["sample_cases"]) for row in told} == {(12, 10, 0.25, 99)}
+        assert (told[0]["q1"], told[0]["q3"], told[0]["high"], told[0]["low"]) == (None, None, None, 0.1)
+        assert (await client.get(f"/api/performance?from={PAST}&to=2020-01-01")).json() == []
+        for wrong in ("cost=-1", "cost=nan", "cost=x", "cost=1e999"):
+            assert (await client.get(f"/api/performance?from={PAST}&to={PAST}&{wrong}")).status_code == 400, wrong
+
+
 # --- no answer --------------------------------------------------------------------------------------------------------
 
 QUESTIONS = (
@@ -216,8 +243,6 @@ async def test_a_clickhouse_that_is_away_is_said_without_its_password(path: str)
 
 async def test_a_database_without_tables_names_the_command(server: Server) -> None:
     bare = server.settings()
-    from sinks.clickhouse.connection import connect
-
     connect(bare).close()
     async with asking(bare) as client:
         answer = await client.get(f"/api/transitions?date={PAST}")
