@@ -11,6 +11,7 @@ What tokens and sessions are is `access`'s. What passes here has a `Grant` in it
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import math
@@ -44,6 +45,7 @@ GRANT: Final = "hitstream.grant"
 OPEN_CSRF: Final = "loopback"
 """The word of a dashboard without tokens. It is no secret: that a page can send the header at all is what counts."""
 
+BODY_SECONDS: Final = 10.0  # for a stranger to say what they have to say
 _LOGIN_BYTES: Final = 4_096
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 _SHOWN: Final = 64  # characters of an address in a log line
@@ -260,7 +262,11 @@ class Guard:
             _refused.labels("foreign").inc()
             await answer.page(403, login.page(lang, words.foreign))
             return
-        body = await _read(receive, _LOGIN_BYTES)
+        try:
+            body = await _read(receive, _LOGIN_BYTES)
+        except TimeoutError:
+            await answer.text(408, "Nothing came.", (b"connection", b"close"))
+            return
         if body is None:
             await answer.text(413, "Too long.", (b"connection", b"close"))
             return
@@ -301,9 +307,12 @@ def _set_cookie(value: str, seconds: int, secure: bool) -> bytes:
 
 
 def _is_same_site(headers: dict[bytes, bytes], asked: Origin) -> bool:
-    """Whether a browser says that a request comes from a page of this server; one that says nothing is no browser."""
-    if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
-        return False
+    """Whether a browser says that a request comes from a page of this server; one that says nothing is no browser.
+
+    `Sec-Fetch-Site` says it plainly, whatever name a proxy asks us by; browsers send it over https and to localhost.
+    """
+    if (site := headers.get(b"sec-fetch-site")) is not None:
+        return site in (b"same-origin", b"none")
     if (said := headers.get(b"origin")) is None:
         return True
     try:
@@ -321,16 +330,21 @@ def _names_loopback(host: str) -> bool:
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:
-    """A request's body, None if it is longer than `limit`; one that was broken off is empty."""
+    """A request's body, None if it is longer than `limit`; one that was broken off is empty.
+
+    Raises:
+        TimeoutError: it did not come.
+    """
     body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return b""
-        body += message.get("body", b"")
-        if len(body) > limit:
-            return None
-        more = message.get("more_body", False)
+    async with asyncio.timeout(BODY_SECONDS):
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return b""
+            body += message.get("body", b"")
+            if len(body) > limit:
+                return None
+            more = message.get("more_body", False)
     return body
 
 

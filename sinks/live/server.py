@@ -47,6 +47,7 @@ from .reader import Reader
 from .stream import Broadcaster
 
 STOP_SECONDS: Final = 1.0  # for clients to take the end of their answer
+REQUEST_SECONDS: Final = 10.0  # for a new connection to ask something
 _TRANSPORT: Final = "hitstream.transport"
 _log = structlog.get_logger(__name__)
 
@@ -151,11 +152,21 @@ async def _keep_answers_fresh(message: Any, scope: Scope) -> None:
 
 
 class _Protocol(H11Protocol):
-    """Hands its transport to the application, so that a client that takes nothing can be cut off."""
+    """Hands its transport to the application, which writes the stream to it and cuts off who takes nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {**self.app_state, _TRANSPORT: transport}
+        # uvicorn waits for the first request for ever; whoever asks nothing holds a connection that others may need.
+        self._patience = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._drop_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _drop_if_silent(self) -> None:
+        if getattr(self, "cycle", None) is None:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):

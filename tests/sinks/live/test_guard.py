@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -223,6 +224,21 @@ async def test_no_other_site_can_log_a_browser_in(headers: dict[str, str]) -> No
         assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
 
 
+async def test_a_login_whose_words_do_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def nothing() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/login", "headers": [], "client": ("203.0.113.9", 5)}
+    await Guard(welcome, Access([WRITER]))(scope, nothing, send)
+    assert sent[0]["status"] == 408
+
+
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +326,22 @@ async def test_a_write_of_a_session(token: Token, headers: Mapping[str, str], ex
         assert answer.status_code == expected
         if expected == 403:
             assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://dash.outside"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": f"http://{HOST}"}, 403),
+        ({"Origin": "https://dash.outside"}, 403),
+    ],
+    ids=["a proxy that asks by another name", "a browser that knows better", "an old browser behind such a proxy"],
+)
+async def test_a_browser_that_says_where_a_write_comes_from_is_believed(headers: dict[str, str], expected: int) -> None:
+    async with asking(WRITER) as client:
+        csrf = await log_in(client)
+        answer = await client.post("/api/commands/recommend", headers=headers | {"X-Hitstream-CSRF": csrf})
+        assert answer.status_code == expected
 
 
 async def test_the_word_of_one_session_is_none_of_another() -> None:

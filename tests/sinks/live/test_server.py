@@ -17,7 +17,7 @@ import pytest
 from day import NINE, a_bit_of_everything, transition
 from prometheus_client import REGISTRY
 
-from sinks.live import page
+from sinks.live import page, server
 from sinks.live.hub import Hub
 from sinks.live.server import application, listen, run, serve
 from sinks.live.stream import MAX_TICK, MIN_TICK, Broadcaster, ClientLimits, next_tick
@@ -316,6 +316,17 @@ async def test_it_stops_although_streams_are_open() -> None:
 )
 def test_the_tick_widens_under_load(tick: float, gathered: int, took: float, expected: float) -> None:
     assert next_tick(tick, gathered, took) == pytest.approx(expected)
+
+
+async def test_a_connection_that_asks_nothing_is_dropped_and_a_stream_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+    async with running() as live, stream(live) as events:
+        await events.next("snapshot")
+        reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
+        async with asyncio.timeout(DEADLINE):
+            assert await reader.read() == b""
+        writer.close()
+        await events.next("heartbeat")
 
 
 # --- the API ----------------------------------------------------------------------------------------------------------
