@@ -36,7 +36,7 @@ from streams import events, topics
 from streams.events import HitstreamError, Record, Status
 
 from .hub import Hub, new_epoch
-from .stream import Broadcaster
+from .stream import Broadcaster, folded
 
 TOPICS: Final = (
     topics.STOCKS, topics.STATUS, topics.RECOMMENDATIONS, topics.TRANSITIONS, topics.CONDITION_EVENTS, topics.QUOTES
@@ -258,7 +258,7 @@ class Reader:
                     consumer.seek(tp, offset)
                 self._first = first
                 self._place = {tp: starts[tp] for tp in partitions if tp.topic in PLACED}
-                self._broadcaster.place = tuple(self._place.values())
+                self._broadcaster.place = folded(tuple(self._place.values()))
                 return ends
 
     def _is_real(self) -> bool:
@@ -277,7 +277,7 @@ class Reader:
             self._apply(messages, now)
             if messages and tp in self._place:
                 self._place[tp] = messages[-1].offset + 1
-        self._broadcaster.place = tuple(self._place.values())
+        self._broadcaster.place = folded(tuple(self._place.values()))
         # A batch that was fetched before is given without a pause: let the browsers be served in between.
         await asyncio.sleep(0)
 
@@ -325,7 +325,7 @@ class Reader:
             for tp, position in positions.items():
                 if is_replaced(before[tp], after[tp], position, ends[tp]):
                     raise _Replaced(f"{tp.topic}/{tp.partition} was deleted and made anew")
-            self._broadcaster.ends = tuple(ends[tp] for tp in self._place)
+            self._broadcaster.ends = folded([ends[tp] for tp in self._place])
             if before:
                 self._first = after
                 _lag.set(sum(max(0, ends[tp] - position) for tp, position in positions.items()))

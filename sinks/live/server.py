@@ -78,7 +78,7 @@ def application(
         dist: folder of the built page.
     """
 
-    @asgi("/api/live", copy_scope=False)
+    @asgi("/api/live", copy_scope=False, compresses=True)
     async def live(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("method") != "GET":
             raise MethodNotAllowedException("The stream is asked for with GET.", headers={"allow": "GET"})
@@ -102,12 +102,15 @@ def application(
             described["components"]["schemas"][taken.__name__]["additionalProperties"] = False
         return described
 
-    @get(["/", "/{path:path}"], include_in_schema=False)
+    @get(["/", "/{path:path}"], include_in_schema=False, compresses=True)
     async def files(request: Request[Any, Any, Any]) -> Response[bytes]:
         found = await asyncio.to_thread(page.find, dist, request.scope["path"])
         if found is None:
             raise NotFoundException("There is no such page.")
-        return Response(found.content, media_type=found.media_type, headers={"cache-control": found.cache})
+        headers = {"cache-control": found.cache, "vary": "accept-encoding"}
+        if found.gzipped is None or not takes_gzip(request.headers.get("accept-encoding", "").encode()):
+            return Response(found.content, media_type=found.media_type, headers=headers)
+        return Response(found.gzipped, media_type=found.media_type, headers=headers | {"content-encoding": "gzip"})
 
     app = Litestar(
         [live, *api.handlers(broadcaster, history or History(None), commands, now), openapi, files],
@@ -120,8 +123,9 @@ def application(
             path="/openapi",
             render_plugins=[JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON)],
         ),
+        # The stream and the files are compressed by themselves, once for all; this is done while everybody waits.
         compression_config=CompressionConfig(
-            backend="gzip", minimum_size=1_000, gzip_compress_level=5, exclude="^/api/live"
+            backend="gzip", minimum_size=1_000, gzip_compress_level=1, exclude_opt_key="compresses"
         ),
         exception_handlers=api.PROBLEMS,
         before_send=[_keep_answers_fresh],

@@ -22,7 +22,7 @@ import asyncio
 import re
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -45,6 +45,7 @@ SHARE: Final = 0.25  # of the time at most is for telling
 HEARTBEAT: Final = 1.0  # s
 RETRY_MS: Final = 1_000  # a browser's wait before it comes back
 HOLD: Final = 10.0  # s that a browser which is ahead of this hub is kept waiting
+MOST_OFFSETS: Final = 32  # in an event's id
 PLAUSIBLE_LATENCY: Final = 600.0  # s; beyond it a record is old, not late
 
 HEADERS: Final = (
@@ -126,6 +127,13 @@ def parse_event_id(text: str) -> Seen | None:
     except ValueError:  # nothing between two dots
         return None
     return Seen(epoch, offsets, int(number))
+
+
+def folded(offsets: Sequence[int]) -> Place:
+    """Offsets as a place, of at most `MOST_OFFSETS` numbers: beyond it several partitions share one, as their sum."""
+    if len(offsets) <= MOST_OFFSETS:
+        return tuple(offsets)
+    return tuple(sum(offsets[n::MOST_OFFSETS]) for n in range(MOST_OFFSETS))
 
 
 def is_ahead(place: Place, of: Place) -> bool:

@@ -51,8 +51,9 @@ class Live:
     def port(self) -> int:
         return self.client.base_url.port or 0
 
-    async def get(self, path: str) -> httpx.Response:
-        return await self.client.get(path)
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.get(path, headers=named)
 
     def feed(self, *records: Record) -> None:
         for record in records:
@@ -434,8 +435,25 @@ async def test_the_page_is_served_with_type_and_caching(tmp_path: Path) -> None:
         script = await live.get("/assets/index-abc123.js")
         assert script.headers["content-type"] == "text/javascript; charset=utf-8"
         assert script.headers["cache-control"] == "public, max-age=31536000, immutable"
+        packed = await live.get("/assets/index-abc123.js", accept_encoding="identity")
+        assert (packed.headers.get("content-encoding"), packed.headers["vary"]) == (None, "accept-encoding")
         for outside in ("/%2e%2e/secret.txt", "/assets/../../secret.txt", "//etc/passwd", "/assets", "/%00"):
             assert (await live.get(outside)).status_code == 404, outside
+
+
+async def test_files_are_compressed_for_those_who_take_it(tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    script = "export const 이름 = 1;\n" * 500
+    (tmp_path / "assets" / "a.js").write_text(script, encoding="utf-8")
+    (tmp_path / "assets" / "a.png").write_bytes(b"\0" * 10_000)
+    async with answering(dist=tmp_path) as live:
+        packed = await live.get("/assets/a.js", accept_encoding="gzip")
+        assert (packed.headers["content-encoding"], packed.text) == ("gzip", script)
+        assert int(packed.headers["content-length"]) < 500
+        plain = await live.get("/assets/a.js", accept_encoding="identity")
+        assert ("content-encoding" in plain.headers, plain.text) == (False, script)
+        picture = await live.get("/assets/a.png", accept_encoding="gzip")
+        assert "content-encoding" not in picture.headers
 
 
 async def test_a_page_that_is_not_built_says_how(tmp_path: Path) -> None:

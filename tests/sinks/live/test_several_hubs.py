@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from sinks.live import stream
 from sinks.live.hub import Hub
 from sinks.live.server import application, listen, serve
-from sinks.live.stream import Broadcaster, is_ahead, parse_event_id
+from sinks.live.stream import MOST_OFFSETS, Broadcaster, folded, is_ahead, parse_event_id
 
 DEADLINE = 20.0
 LOG = [transition(f"{n:06d}", at=NINE + timedelta(seconds=n)) for n in range(400)]
@@ -262,6 +262,17 @@ def test_an_event_id_says_where_a_hub_stood(place: list[int], number: int) -> No
     seen = parse_event_id(broadcaster._event_id())
     assert seen is not None
     assert (seen.epoch, seen.place, seen.number) == ("0af3", tuple(place), number)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 5)), max_size=200))
+def test_a_place_stays_short_and_who_is_ahead_everywhere_is_seen_to_be(offsets: list[tuple[int, int]]) -> None:
+    place, further = folded([at for at, _ in offsets]), folded([at + more for at, more in offsets])
+    assert len(place) <= MOST_OFFSETS
+    assert is_ahead(further, place) is any(more for _, more in offsets)
+    assert not is_ahead(place, further)
+    broadcaster = Broadcaster(Hub(epoch="0af3"), lambda: NINE)
+    broadcaster.place = place
+    assert parse_event_id(broadcaster._event_id()) is not None
 
 
 @pytest.mark.parametrize("text", ["", "a", "a-", "a~-1", "a~1..2-1", "a~x-1", "~1-1", "a-1-2", "a-" + "1" * 19])
