@@ -17,6 +17,11 @@ class Commands {
     return this.session?.may_write ?? false;
   }
 
+  /** Whether the server can be asked about other days; it may until it has said that it cannot. */
+  get hasHistory(): boolean {
+    return this.session?.has_history ?? true;
+  }
+
   /** Ask anew who the reader is: at the start, and after a login. */
   async recall(): Promise<void> {
     const answer = await ask<Session>("session");
