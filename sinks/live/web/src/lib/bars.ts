@@ -22,7 +22,7 @@ export function drawBars(element: HTMLElement, dress: Dress, height: number): { 
       legend: { show: false },
       cursor: { show: false },
       padding: [6, 4, 0, 0],
-      scales: { x: { time: true }, y: { range: (_, __, max) => [0, Math.max(4, Math.ceil(max * 1.05))] } },
+      scales: { x: { time: true, range: (_, min, max) => [min - 40, max + 40] }, y: { range: (_, __, max) => [0, Math.max(4, Math.ceil(max * 1.05))] } },
       axes: [
         { ...axis, size: 18, gap: 2, space: 56, grid: { show: false }, values: (_, times) => times.map((at) => kstTime(at * 1000).slice(0, 5)) },
         { ...axis, size: 26, gap: 3, space: 26, grid: { stroke: dress.line, width: 1 }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] },
