@@ -67,7 +67,6 @@ export const viewsKo = {
     done: "반영됨",
   } as Readonly<Record<CommandState, string>>,
 
-  stockView: "종목",
   volume: "거래량",
   intervalLabel: "봉 간격",
   interval: { "1m": "1분", "5m": "5분", "1d": "일" } as Readonly<Record<Interval, string>>,
@@ -220,7 +219,6 @@ export const viewsEn: ViewWords = {
     done: "Done",
   },
 
-  stockView: "Stock",
   volume: "Volume",
   intervalLabel: "Length of a bar",
   interval: { "1m": "1 min", "5m": "5 min", "1d": "Day" },
