@@ -16,6 +16,8 @@ export const viewsKo = {
   cancel: "취소",
   notReached: "서버에 닿지 않습니다. 잠시 뒤 다시 시도하세요.",
   showMore: (count: number) => `${numbers.format(count)}개 더 보기`,
+  viewMissing: "화면을 불러오지 못했습니다.",
+  reload: "새로 고치기",
   settings: "설정",
 
   searchNow: "추천에서 종목 찾기",
@@ -168,6 +170,8 @@ export const viewsEn: ViewWords = {
   cancel: "Cancel",
   notReached: "The server cannot be reached. Try again in a moment.",
   showMore: (count) => `Show ${numbers.format(count)} more`,
+  viewMissing: "This view could not be loaded.",
+  reload: "Reload",
   settings: "Settings",
 
   searchNow: "Find a stock among recommendations",
