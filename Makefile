@@ -8,7 +8,7 @@ CONSUMERS := tests/consumers
 NODE_CLIENT := tests/deploy/clickhouse/node
 PEERS := tests/benchmarks/peers
 
-.PHONY: help setup up test check format bench docs soak fuzz chaos lock clean
+.PHONY: help setup up test check format bench docs soak fuzz chaos screenshots lock clean
 
 help:
 	@echo "make up      run everything on this machine (Ctrl-C stops it)"
@@ -18,6 +18,7 @@ help:
 	@echo "make soak    a trading week with a fault every virtual minute; ten real minutes without Kafka"
 	@echo "make fuzz    a million wrong frames"
 	@echo "make chaos   100,000 events while workers and broker are killed at random"
+	@echo "make screenshots  every view of the dashboard × language × theme × width, into .cache/screenshots"
 	@echo "make docs    write docs/asyncapi.yaml, docs/metrics.md and hitstream.example.toml anew"
 	@echo "make lock    resolve the dependencies anew"
 
@@ -85,6 +86,9 @@ fuzz: setup
 
 chaos: setup
 	@$(BIN)/python -m pytest tests/streams -o python_files='chaos_*.py' -o python_functions='chaos_*' -s --timeout=0 $(ARGS)
+
+screenshots: setup
+	@$(BIN)/python tests/e2e/screenshots.py $(ARGS)
 
 docs: .venv/.installed
 	@$(BIN)/python -m deploy.asyncapi

@@ -31,6 +31,8 @@ export interface Recommendation {
   readonly date: string;
   readonly state: "open" | "closed";
   readonly cause: Cause;
+  /** Identity of the record that caused this revision: of a transition, a command, a deadline. */
+  readonly cause_id: string;
   readonly rule: string;
   readonly score: number;
   readonly threshold: number;
