@@ -17,6 +17,7 @@ Units and conventions, once for all records:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -530,6 +531,7 @@ def trading_date(at: datetime) -> date:
     return at.astimezone(KST).date()
 
 
+@functools.lru_cache(maxsize=64)
 def day_end(day: date) -> datetime:
     """The deadline of a trading date: midnight KST at its end."""
     return datetime(day.year, day.month, day.day, tzinfo=KST) + timedelta(days=1)

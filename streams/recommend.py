@@ -142,11 +142,15 @@ class Outcome:
 
 
 class Deadline(msgspec.Struct, frozen=True, order=True):
-    """A moment at which a standing changes by itself. They are applied in this order."""
+    """A moment at which a standing changes by itself. They are applied in this order.
+
+    `condition` is that of a hold, `recommendation_id` that which expires.
+    """
 
     at: datetime
     kind: Literal["day-end", "expiry", "hold"]
     condition: str = ""
+    recommendation_id: str = ""
 
 
 def apply(standing: Standing | None, record: StockRecord, position: int, policy: Policy) -> Outcome:
@@ -171,37 +175,34 @@ def apply(standing: Standing | None, record: StockRecord, position: int, policy:
             if _date_of(record) > turn.standing.date:
                 turn.end_day(day_end(turn.standing.date), _date_of(record))
             ignored = turn.take(record)
-    if turn.standing == standing and not turn.revisions:
+    if not turn.revisions and turn.standing == standing:
         return Outcome(standing if standing.position >= 0 else None, ignored=ignored or "repeat")
     return Outcome(msgspec.structs.replace(turn.standing, position=position), turn.revisions, ignored)
 
 
-def dues(standing: Standing) -> list[Due]:
-    """The deadlines that somebody has to announce when they pass, earliest first.
+def deadlines(standing: Standing) -> list[Deadline]:
+    """What somebody has to announce when it passes, earliest first; `due` is how.
 
     The end of the day is among them only while a recommendation is open: nothing else is visible of it, and the
     first record of the next day lets it pass.
     """
-    return [
-        _due(standing, deadline)
-        for deadline in _deadlines(standing)
-        if deadline.kind != "day-end" or standing.opening is not None
-    ]
+    return [deadline for deadline in _deadlines(standing) if deadline.kind != "day-end" or standing.opening is not None]
 
 
 def _deadlines(standing: Standing) -> list[Deadline]:
-    pending = [
-        Deadline(visit.hold_until, "hold", condition)
-        for condition, visit in standing.visits.items()
-        if visit.inside and visit.hold_until is not None and not visit.confirmed
-    ]
-    if standing.opening is not None and standing.opening.expires_at is not None:
-        pending.append(Deadline(standing.opening.expires_at, "expiry"))
-    return sorted([*pending, Deadline(day_end(standing.date), "day-end")])
+    pending = [Deadline(day_end(standing.date), "day-end")]
+    for condition, visit in standing.visits.items():
+        if visit.hold_until is not None and visit.inside and not visit.confirmed:
+            pending.append(Deadline(visit.hold_until, "hold", condition))
+    opening = standing.opening
+    if opening is not None and opening.expires_at is not None:
+        pending.append(Deadline(opening.expires_at, "expiry", "", opening.recommendation_id))
+    return sorted(pending) if len(pending) > 1 else pending
 
 
-def _due(standing: Standing, deadline: Deadline) -> Due:
-    opened = standing.opening.recommendation_id if deadline.kind == "expiry" and standing.opening else ""
+def due(standing: Standing, deadline: Deadline) -> Due:
+    """The record that announces a deadline."""
+    opened = deadline.recommendation_id
     at = deadline.at.astimezone(UTC)
     return Due(
         id=identity("due", deadline.kind, standing.account, standing.code, deadline.condition, opened, at.isoformat()),
@@ -251,12 +252,12 @@ class _Turn:
     def pass_until(self, moment: datetime, *, including: bool) -> bool:
         """Apply every deadline before `moment` (and at it), each dated with its own moment. Whether there was one."""
         passed = False
-        while deadlines := _deadlines(self.standing):
-            deadline = deadlines[0]
+        while True:
+            deadline = _deadlines(self.standing)[0]
             if deadline.at > moment or (deadline.at == moment and not including):
                 break
             passed = True
-            cause_id = _due(self.standing, deadline).id
+            cause_id = due(self.standing, deadline).id
             match deadline.kind:
                 case "day-end":
                     self.end_day(deadline.at, trading_date(moment))
@@ -271,7 +272,7 @@ class _Turn:
     def end_day(self, at: datetime, following: date) -> None:
         """The trading date is over: the recommendation closes and everything is forgotten."""
         if self.standing.opening is not None:
-            cause_id = _due(self.standing, Deadline(at, "day-end")).id
+            cause_id = due(self.standing, Deadline(at, "day-end")).id
             self._close("day-end", cause_id, at, at.astimezone(UTC))
         self.standing = Standing(account=self.standing.account, code=self.standing.code, date=following)
 

@@ -185,7 +185,7 @@ def test_what_a_rule_gives_is_written_as_numbers() -> None:
     lane = standings(lambda memberships: [True for _ in memberships])
     (output,) = lane.take(encode(entered()), 0, b"005930").outputs
     assert json.loads(encode(output.record))["score"] == 1.0
-    items = [(key, value) for key, value in lane.writes() if value is not None]
+    items = [(key, msgspec.json.encode(value)) for key, value in lane.writes() if value is not None]
     assert StandingLane(0, items, 1, policy()).open == 1
 
 
