@@ -34,8 +34,21 @@ log = structlog.get_logger(__name__)
 MAX_BATCH: Final = 500
 
 
+#: Milliseconds that the broker may hold an empty answer: how long a partition may wait that is read from elsewhere.
+FETCH_WAIT_MS: Final = 250
+
 #: How often a hole is read again before it is taken for one in the log.
 _REREADS: Final = 5
+
+
+class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """The thread in which Faust has its Kafka consumer."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust says 1.5 s, for which whoever goes to another offset may wait: an answer must come before he is asked.
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return consumer
 
 
 class _NothingRead(dict[Any, Any]):
@@ -59,6 +72,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._read_offset = _NothingRead()
         self._seeks: Counter[Any] = Counter()
         self._holes: Counter[tuple[Any, int]] = Counter()
+
+    def _new_consumer_thread(self) -> Any:
+        # A loop of the same kind as ours (uvloop): Faust would make one of asyncio's.
+        thread = _Thread(self, loop=self.loop, beacon=self.beacon, thread_loop=type(self.loop)())
+        thread._close_thread_loop_on_stop = True
+        return thread
 
     def pass_over(self, tp: Any, offset: int) -> None:
         """Expect the next batch at `offset`: what stands before it was taken."""
@@ -164,6 +183,11 @@ class Producer(driver.Producer):  # type: ignore[misc]
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
+
+    @property
+    def kafka(self) -> Any:
+        """The `AIOKafkaProducer` behind it."""
+        return self._ensure_producer()
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
