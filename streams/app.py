@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -52,8 +54,8 @@ TICK: Final = 0.05
 BEAT: Final = 0.2
 #: Batches of a topic whose outputs may be on their way while the next one is decided.
 IN_FLIGHT: Final = 4
-#: Seconds in which state gathers before it is written: several batches cost one transaction.
-GATHER: Final = 0.05
+#: Outputs after which a batch is sent though it is not decided to its end: the end of a condition's day is one record.
+MAX_OUTPUTS: Final = 2000
 #: Seconds without a heartbeat after which a worker is taken for dead and its partitions are given to others.
 SESSION_TIMEOUT: Final = 6.0
 #: Seconds that Kafka gets to acknowledge what is written.
@@ -164,6 +166,7 @@ class Worker:
         self._beats = 0
         self._unacknowledged: dict[object, tuple[set[str], float]] = {}
         self._policy = policy
+        self._state_interval = stream.state_interval
         self._checkpoint = checkpoint
         self._partitions = partitions
         self._replica = Replica(
@@ -340,11 +343,14 @@ class Worker:
         except BaseException:
             await writer.close()
             raise
-        lane: Lane = (
-            MembershipLane(tp.partition, items, end)
-            if tp.topic == topics.CONDITION_EVENTS.name
-            else StandingLane(tp.partition, items, end, self._policy)
-        )
+
+        def make() -> Lane:
+            if tp.topic == topics.CONDITION_EVENTS.name:
+                return MembershipLane(tp.partition, items, end)
+            return StandingLane(tp.partition, items, end, self._policy)
+
+        # A million memberships take seconds, in which the event loop must turn. Nobody else touches the values.
+        lane = await asyncio.to_thread(make)
         metrics.RECOVERIES.labels(tp.topic).inc()
         self._holdings[tp] = Holding(lane, writer, self._replica, changelog)
 
@@ -378,16 +384,29 @@ class Worker:
         self._app.agent(topic, name=source.name)(agent)
 
     async def _derive(self, tp: Any, batch: Sequence[Any]) -> None:
-        """Decide a batch of one partition and send its outputs. The next one is decided while they are on their way."""
-        await self._slots[tp.topic].acquire()
-        started, holding, end = time.monotonic(), self._holdings[tp], batch[-1].offset + 1
+        """Decide a batch of one partition and send its outputs, in parts where they are many."""
+        while batch:
+            await self._slots[tp.topic].acquire()
+            batch = await self._derive_some(tp, batch)
+
+    async def _derive_some(self, tp: Any, batch: Sequence[Any]) -> Sequence[Any]:
+        """Decide records of a batch until there are enough outputs, and send them; returns the records that are left.
+
+        The next ones are decided while the outputs are on their way.
+        """
+        started, holding = time.monotonic(), self._holdings[tp]
         outputs: list[Output] = []
-        for record in batch:
+        ignored = Counter[str]()
+        count = 0
+        for count, record in enumerate(batch, 1):  # noqa: B007 – it is used behind the loop
             decision = self._decide(holding.lane, record)
             outputs += decision.outputs
-            for reason in decision.ignored:
-                metrics.IGNORED.labels(tp.topic, reason).inc()
-        writes = holding.lane.writes()
+            ignored.update(decision.ignored)
+            if len(outputs) >= MAX_OUTPUTS:
+                break
+        for reason, times in ignored.items():
+            metrics.IGNORED.labels(tp.topic, reason).inc(times)
+        writes, end = holding.lane.writes(), batch[count - 1].offset + 1
         self._app.consumer.pass_over(tp, end)
         await self._checkpoint("decided", tp.topic)
         with contextlib.ExitStack() as stack:
@@ -406,7 +425,7 @@ class Worker:
                 holding.add(writes, end)
                 self._unsettled.set()
                 metrics.published(outputs, self._now())
-                metrics.done(tp.topic, len(batch), time.monotonic() - started)
+                metrics.done(tp.topic, count, time.monotonic() - started)
             except Exception as error:
                 self._fail(error)
                 return False
@@ -415,6 +434,7 @@ class Worker:
             return True
 
         self._flights[tp.topic] = asyncio.create_task(arrive(self._flights.get(tp.topic)))
+        return batch[count:]
 
     async def _land(self) -> None:
         """Wait until no batch is on its way."""
@@ -457,7 +477,7 @@ class Worker:
         """Write state as it comes, a little later: what gathers meanwhile is written together."""
         while not self._failure.done():
             await self._unsettled.wait()
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(self._state_interval)
             self._unsettled.clear()
             try:
                 # Who leaves waits for it (`_leave`) instead of leaving half a transaction behind.
@@ -487,11 +507,12 @@ class Worker:
             await asyncio.sleep(TICK)
             now = self._now()
             for tp, holding in list(self._holdings.items()):
-                if outputs := holding.lane.overdue(now):
+                while outputs := list(itertools.islice(holding.lane.overdue(now), MAX_OUTPUTS)):
                     try:
                         await self._publish(tp.topic, outputs, tp.partition)
                     except (KafkaError, HitstreamError) as error:
                         self._fail(error)
+                        return
 
     async def _measure(self) -> None:
         """Look at how far the logs are ahead of us, also while nothing is done."""
@@ -568,7 +589,7 @@ def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, check
         consumer_group_instance_id=stream.instance or None,
         broker_rebalance_timeout=10.0,
         broker_request_timeout=30.0,
-        broker_commit_interval=1.0,
+        broker_commit_interval=stream.commit_interval,
         broker_max_poll_records=2000,
         broker_max_poll_interval=120.0,
         stream_wait_empty=True,
@@ -582,5 +603,6 @@ def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, check
     )
     app.transport = Transport(app.conf.broker_consumer, app, loop=app.loop)
     app.transport.checkpoint = checkpoint
+    app.transport.batch_records, app.transport.fetch_wait = stream.batch_records, stream.fetch_wait
     app.producer_transport = Transport(app.conf.broker_producer, app, loop=app.loop)
     return app

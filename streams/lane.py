@@ -102,8 +102,8 @@ class Lane(Protocol):
     def writes(self) -> list[tuple[bytes, Value | None]]:
         """The values changed since the last call, in the order in which they must be written; None: forgotten."""
 
-    def overdue(self, now: datetime) -> list[Output]:
-        """The deadlines that have passed and were not announced yet."""
+    def overdue(self, now: datetime) -> Iterator[Output]:
+        """The deadlines that have passed and were not announced yet. What is not taken of them comes next time."""
 
 
 _T = TypeVar("_T", bound=Record)
@@ -272,17 +272,15 @@ class MembershipLane:
         self._changed.clear()
         return [*kept, *days, *gone]
 
-    def overdue(self, now: datetime) -> list[Output]:
-        outputs: list[Output] = []
+    def overdue(self, now: datetime) -> Iterator[Output]:
         for noted in self._agenda.pop(now):
             account, condition, day = noted
             state = self._states[account, condition]
             if state.day is not None and state.day.date == day and state.deadline() is not None:
                 due = membership.day_end_due(account, condition, day)
-                outputs.append(fitting(topics.CONDITION_EVENTS, condition_key(account, condition), due))
+                yield fitting(topics.CONDITION_EVENTS, condition_key(account, condition), due)
             else:
                 self._agenda.forget(noted)
-        return outputs
 
     def _state(self, account: str, condition: str) -> membership.State:
         state = self._states.get((account, condition))
@@ -363,17 +361,15 @@ class StandingLane:
         self._changed.clear()
         return values
 
-    def overdue(self, now: datetime) -> list[Output]:
-        outputs: list[Output] = []
+    def overdue(self, now: datetime) -> Iterator[Output]:
         for noted in self._agenda.pop(now):
             owner, deadline = noted
             standing = self._standings[owner]
             if deadline in recommend.deadlines(standing):
                 due = recommend.due(standing, deadline)
-                outputs.append(fitting(topics.TRANSITIONS, due.code.encode(), due))
+                yield fitting(topics.TRANSITIONS, due.code.encode(), due)
             else:
                 self._agenda.forget(noted)
-        return outputs
 
     def _note(self, standing: recommend.Standing) -> None:
         for deadline in recommend.deadlines(standing):

@@ -190,10 +190,12 @@ def deadlines(standing: Standing) -> list[Deadline]:
 
 
 def _deadlines(standing: Standing) -> list[Deadline]:
-    pending = [Deadline(day_end(standing.date), "day-end")]
-    for condition, visit in standing.visits.items():
-        if visit.hold_until is not None and visit.inside and not visit.confirmed:
-            pending.append(Deadline(visit.hold_until, "hold", condition))
+    pending = [
+        Deadline(visit.hold_until, "hold", condition)
+        for condition, visit in standing.visits.items()
+        if visit.hold_until is not None and visit.inside and not visit.confirmed
+    ]
+    pending.append(Deadline(day_end(standing.date), "day-end"))
     opening = standing.opening
     if opening is not None and opening.expires_at is not None:
         pending.append(Deadline(opening.expires_at, "expiry", "", opening.recommendation_id))

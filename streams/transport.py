@@ -30,13 +30,6 @@ from .checkpoint import Checkpoint, pass_by
 
 log = structlog.get_logger(__name__)
 
-#: Records in one batch, at most: what is decided, sent, written and committed together.
-MAX_BATCH: Final = 500
-
-
-#: Milliseconds that the broker may hold an empty answer: how long a partition may wait that is read from elsewhere.
-FETCH_WAIT_MS: Final = 250
-
 #: How often a hole is read again before it is taken for one in the log.
 _REREADS: Final = 5
 
@@ -47,7 +40,7 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust says 1.5 s, for which whoever goes to another offset may wait: an answer must come before he is asked.
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_max_wait_ms = int(self.transport.fetch_wait * 1000)
         return consumer
 
 
@@ -145,11 +138,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             tp = TP(aiokafka_tp.topic, aiokafka_tp.partition)
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 continue
-            for start in range(0, len(fetched), MAX_BATCH):
+            most = self.transport.batch_records
+            for start in range(0, len(fetched), most):
                 if not self.flow_active or self.app.consumer_generation_id != generation:
                     return
-                message = self._to_message(tp, fetched[min(start + MAX_BATCH, len(fetched)) - 1])
-                message.batch = fetched[start : start + MAX_BATCH]
+                message = self._to_message(tp, fetched[min(start + most, len(fetched)) - 1])
+                message.batch = fetched[start : start + most]
                 message.seeks = seeks[tp]
                 message.value = b""  # Faust swallows a message without a value, and with it the batch
                 yield tp, message
@@ -191,8 +185,13 @@ class Producer(driver.Producer):  # type: ignore[misc]
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
-    """Faust's aiokafka transport with the two above."""
+    """Faust's aiokafka transport with the two above.
 
+    `batch_records` and `fetch_wait` (seconds) are those of `StreamSettings`.
+    """
+
+    batch_records = 500
+    fetch_wait = 0.25
     Consumer = Consumer
     Producer = Producer
     checkpoint: Checkpoint = staticmethod(pass_by)

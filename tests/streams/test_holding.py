@@ -159,6 +159,26 @@ async def test_nothing_is_decided_that_too_many_are_on_their_way_before(tmp_path
     await worker._land()
 
 
+async def test_a_batch_of_many_outputs_is_sent_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part is done by itself: the state that follows ends where its records end."""
+    monkeypatch.setattr(app, "MAX_OUTPUTS", 2)
+    worker, broker, tp, passed = working(tmp_path)
+    await worker._derive(tp, [recommended(offset) for offset in range(5)])
+    assert passed == [2, 4, 5]
+    broker.acknowledge(0)
+    await asyncio.wait_for(eventually_ahead(worker, tp), 5)
+    assert worker._holdings[tp].ahead == 2
+    for number in (1, 2):
+        broker.acknowledge(number)
+    await worker._land()
+    assert worker._holdings[tp].ahead == 5
+
+
+async def eventually_ahead(worker: Worker, tp: Any) -> None:
+    while worker._holdings[tp].ahead is None:
+        await asyncio.sleep(0)
+
+
 async def test_after_a_batch_that_failed_no_state_follows(tmp_path: Path) -> None:
     """The batches behind it may be in Kafka, but nothing of them is remembered: they are decided again."""
     worker, broker, tp, _ = working(tmp_path)

@@ -224,11 +224,11 @@ def test_day_end_is_announced_once_to_the_condition() -> None:
     lane = MembershipLane(0, [], 0)
     lane.take(encode(hit("005930", START)), 0)
     midnight = datetime(2026, 3, 3, tzinfo=KST)
-    assert lane.overdue(midnight - timedelta(seconds=1)) == []
+    assert list(lane.overdue(midnight - timedelta(seconds=1))) == []
     (output,) = lane.overdue(midnight)
     assert (output.topic, output.key) == (topics.CONDITION_EVENTS.name, b"main/x")
     assert output.record == membership.day_end_due("main", "x", date(2026, 3, 2))
-    assert lane.overdue(midnight) == []
+    assert list(lane.overdue(midnight)) == []
 
 
 def test_a_deadline_that_is_set_again_after_its_moment_is_announced() -> None:
@@ -242,11 +242,11 @@ def test_a_deadline_that_is_set_again_after_its_moment_is_announced() -> None:
     for n, record in enumerate(log):
         lane.take(encode(record), n)
     midnight = datetime(2026, 3, 3, tzinfo=KST)
-    assert lane.overdue(midnight) == []
+    assert list(lane.overdue(midnight)) == []
     lane.take(encode(hit("005930", START + timedelta(seconds=2))), 3)
     (output,) = lane.overdue(midnight)
     assert output.record == membership.day_end_due("main", "x", date(2026, 3, 2))
-    assert lane.overdue(midnight) == []
+    assert list(lane.overdue(midnight)) == []
 
 
 def test_a_deadline_that_is_no_more_is_not_announced() -> None:
@@ -263,11 +263,11 @@ def test_a_deadline_that_is_no_more_is_not_announced() -> None:
             lane.take(encode(output.record), n)
     items = [(key, msgspec.json.encode(value)) for key, value in lane.writes() if value is not None]
     for each in (lane, StandingLane(0, items, 3, POLICY)):
-        assert each.overdue(START + timedelta(seconds=4)) == []
+        assert list(each.overdue(START + timedelta(seconds=4))) == []
         (output,) = each.overdue(START + timedelta(seconds=5))
         due: Any = output.record
         assert (output.topic, output.key, due.kind) == (topics.TRANSITIONS.name, b"000660", "hold")
-        assert each.overdue(START + timedelta(seconds=500)) == []
+        assert list(each.overdue(START + timedelta(seconds=500))) == []
     decision = lane.take(encode(due), 3)
     revision: Any = decision.outputs[0].record
     assert (revision.cause, revision.at, revision.cause_id) == ("threshold", START + timedelta(seconds=5), due.id)
