@@ -245,7 +245,7 @@ class Withdraw(Record, frozen=True, kw_only=True):
 # --- recommendations --------------------------------------------------------------------------------------------------
 
 
-class Reason(msgspec.Struct, frozen=True, kw_only=True):
+class Reason(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why a stock is recommended, and how much of the score this is.
 
     `since` is when the current visit (or the search, or the command) began, `visits` how often the stock entered the

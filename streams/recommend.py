@@ -43,7 +43,7 @@ Ignored = Literal["repeat", "late", "exit-without-entry", "nothing-open", "repla
 _EPSILON: Final = 1e-9
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class Visit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A stock's current or last visit to a condition.
 
     `entry` and `inside` are those of the last transition. `since` is when the visit began, `visits` how many there
@@ -60,14 +60,14 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     left_at: datetime | None = None
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A search of a condition found the stock: since when, in how many searches."""
 
     since: datetime
     searches: tuple[str, ...]
 
 
-class Manual(msgspec.Struct, frozen=True, kw_only=True):
+class Manual(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A person recommends the stock."""
 
     since: datetime
@@ -75,7 +75,7 @@ class Manual(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Opening(msgspec.Struct, frozen=True, kw_only=True):
+class Opening(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The open recommendation, as the last revision told it."""
 
     recommendation_id: str
@@ -86,7 +86,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that is remembered of one (account, code) on the trading `date`.
 
     `openings` counts the recommendations of the date. `barred` says that one expired or was withdrawn and the score
@@ -141,7 +141,7 @@ class Outcome:
     ignored: Ignored | None = None
 
 
-class Deadline(msgspec.Struct, frozen=True, order=True):
+class Deadline(msgspec.Struct, frozen=True, order=True, gc=False):
     """A moment at which a standing changes by itself. They are applied in this order.
 
     `condition` is that of a hold, `recommendation_id` that which expires.
