@@ -32,7 +32,12 @@ Ready = Callable[[str | None], None]
 
 
 def run(
-    name: str, settings: Settings, role: Callable[[Ready], Coroutine[Any, Any, None]], kind: Kind | None = None
+    name: str,
+    settings: Settings,
+    role: Callable[[Ready], Coroutine[Any, Any, None]],
+    kind: Kind | None = None,
+    *,
+    fast: bool = False,
 ) -> int:
     """Run `role` until it ends or a signal comes.
 
@@ -40,6 +45,7 @@ def run(
         name: the role's name, for its log lines.
         role: makes the coroutine, given the callable with which it says that it is ready.
         kind: as what its status is told to others; None where it tells that itself, or nobody asks.
+        fast: on uvloop, where it is to be had.
 
     Returns:
         the exit code.
@@ -52,7 +58,8 @@ def run(
         return fail(name, error)
     watchdog = _Watchdog(name)
     try:
-        with _reported(role, health, settings, kind) as work, asyncio.Runner(loop_factory=_new_loop) as runner:
+        new_loop = _fast_loop if fast else None
+        with _reported(role, health, settings, kind) as work, asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(_until_signalled(work, watchdog))
     except HitstreamError as error:
         return fail(name, error)
@@ -64,8 +71,8 @@ def run(
     return 0
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is to be had: the same, for less."""
+def _fast_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, else asyncio's."""
     try:
         import uvloop
     except ImportError:

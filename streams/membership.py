@@ -42,7 +42,7 @@ from .events import (
 #: not know of that change yet.
 SNAPSHOT_GRACE: Final = timedelta(seconds=2)
 
-# What is remembered is `gc=False`: values that hold no cycle. The collector would walk over a million of them each time.
+# What is remembered holds no cycle (`gc=False`): the collector would walk over a million values each time.
 
 Origin = Literal["realtime", "snapshot", "day-end"]
 Reason = Literal["repeat", "late", "exit-without-hit", "left-alone", "replayed"]

@@ -5,7 +5,8 @@ own transitions and recommendations. Timed is by Kafka's own clock (`LogAppendTi
 has taken to the last recommendation, or the last value of a changelog. Every contestant's
 output is counted: the same transitions, by id, and as many recommendations for each stock.
 
-`HITSTREAM_TEST_EVENTS` changes the number of events, `HITSTREAM_TEST_ONLY=raw,Quix` leaves out what is called otherwise.
+`HITSTREAM_TEST_EVENTS` changes the number of events; `HITSTREAM_TEST_ONLY=raw,Quix` leaves out what is called
+otherwise.
 """
 
 from __future__ import annotations
