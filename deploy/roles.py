@@ -71,15 +71,6 @@ def run(
     return 0
 
 
-def _fast_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, else asyncio's."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
 @contextmanager
 def _reported(
     role: Callable[[Ready], Coroutine[Any, Any, None]], health: Health, settings: Settings, kind: Kind | None
@@ -125,6 +116,15 @@ def first(group: BaseExceptionGroup[BaseException]) -> HitstreamError:
         error = error.exceptions[0]
     assert isinstance(error, HitstreamError)
     return error
+
+
+def _fast_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 class _Watchdog:
