@@ -140,6 +140,7 @@ def stream(*, common: Common = _COMMON) -> int:
             ready=ready,
         ),
         reporter.WORKER,
+        fast=True,
     )
 
 

@@ -17,6 +17,7 @@ Units and conventions, once for all records:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -244,7 +245,7 @@ class Withdraw(Record, frozen=True, kw_only=True):
 # --- recommendations --------------------------------------------------------------------------------------------------
 
 
-class Reason(msgspec.Struct, frozen=True, kw_only=True):
+class Reason(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why a stock is recommended, and how much of the score this is.
 
     `since` is when the current visit (or the search, or the command) began, `visits` how often the stock entered the
@@ -530,6 +531,7 @@ def trading_date(at: datetime) -> date:
     return at.astimezone(KST).date()
 
 
+@functools.lru_cache(maxsize=64)
 def day_end(day: date) -> datetime:
     """The deadline of a trading date: midnight KST at its end."""
     return datetime(day.year, day.month, day.day, tzinfo=KST) + timedelta(days=1)
