@@ -133,6 +133,11 @@ class Slots:
         return tuple(sorted(self._slots, key=order))
 
     @property
+    def conditions(self) -> Collection[str]:
+        """The conditions whose members are known."""
+        return self._members.keys()
+
+    @property
     def held(self) -> Collection[str]:
         """The codes that have a slot."""
         return self._slots.keys()

@@ -16,6 +16,7 @@ would not be.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,6 +26,10 @@ from streams.events import Status
 SILENCE: Final = 12.0
 """Real seconds without a word after which a session counts as gone; each says how it is every five."""
 
+GRACE: Final = 5.0
+"""Seconds for which a condition that is not live in its session still has its prices from there: it may only be
+requested anew."""
+
 ABLE: Final = "quotes"
 """The figure of a session's status that says whether it tells prices."""
 
@@ -33,7 +38,11 @@ ABLE: Final = "quotes"
 class _Session:
     able: bool = False
     heard_at: float = 0.0
-    live: set[str] = field(default_factory=set)
+    live: dict[str, float] = field(default_factory=dict)  # condition → until when, infinite while it is live
+
+    def keeps(self, t: float) -> set[str]:
+        """The conditions that are live in it."""
+        return {condition for condition, until in self.live.items() if t < until}
 
 
 class Turns:
@@ -58,19 +67,19 @@ class Turns:
         if not name or name >= self._producer:
             return False  # Whoever comes after us waits for us.
         other = self._others.setdefault(name, _Session())
-        before = (other.able, frozenset(other.live), t - other.heard_at < SILENCE)
+        before = (other.able, dict(other.live), t - other.heard_at < SILENCE)
         if status.kind == "session":
             other.able = status.state == "live" and status.figures.get(ABLE) == 1.0
             other.heard_at = t - age
         elif status.state == "live":
-            other.live.add(status.condition)
-        else:
-            other.live.discard(status.condition)
-        return before != (other.able, frozenset(other.live), t - other.heard_at < SILENCE)
+            other.live[status.condition] = math.inf
+        elif other.live.get(status.condition) == math.inf:
+            other.live[status.condition] = t - age + GRACE
+        return before != (other.able, other.live, t - other.heard_at < SILENCE)
 
     def serves(self, conditions: Collection[str], t: float) -> tuple[frozenset[str], bool]:
         """Of these conditions those whose prices are ours to publish at `t`, and whether those of what is recommended
         are."""
         before_us = [other for other in self._others.values() if other.able and t - other.heard_at < SILENCE]
-        theirs = {condition for other in before_us for condition in other.live}
+        theirs = {condition for other in before_us for condition in other.keeps(t)}
         return frozenset(conditions) - theirs, not before_us

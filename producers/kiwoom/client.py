@@ -129,6 +129,9 @@ class Client:
         self._connection = ""
         self._outbox: deque[str] = deque()
         self._asked: deque[str] = deque()
+        # The codes to be told the trades of; None where nobody ever asked for any. Whether the session knows them.
+        self._priced: tuple[str, ...] | None = None
+        self._price_told = True
         self._ended: Over | None = None
         self._patient: frozenset[str] = frozenset()
         self._live_since: float | None = None
@@ -184,6 +187,11 @@ class Client:
         if self._session is None or not self._session.asking:
             raise Unreachable("there is no session with Kiwoom at the moment")
         self._asked.append(text)
+        self._look()
+
+    def price(self, codes: Sequence[str]) -> None:
+        """Have the trades of these codes told, the most important first, on this connection and those to come."""
+        self._priced, self._price_told = tuple(codes), False
         self._look()
 
     def _look(self) -> None:
@@ -340,6 +348,7 @@ class Client:
         try:
             now = self._moment()
             await self._do(socket, session.opened(now), now)
+            self._price_told = False
             await self._listen(socket, session, in_hours=in_hours)
         except ConnectionClosed as error:
             self._lost(session, error)
@@ -354,16 +363,23 @@ class Client:
             deadline = min(session.deadline or math.inf, loop.time() + _LOOK_EVERY)
             heard: tuple[list[Action], Moment] | None = None
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(loop.time() if self._asked else deadline) as self._waiting:
+                async with asyncio.timeout_at(
+                    loop.time() if self._asked or not self._price_told else deadline
+                ) as self._waiting:
                     heard = await self._hear(socket, session, deadline)
             self._waiting = None
             if heard is None:
                 now = self._moment()
                 await self._do(socket, session.tick(now), now)
             else:
+                now = heard[1]
                 await self._do(socket, *heard, frame=True)
             while self._asked:
                 await self._do(socket, session.ask(self._asked.popleft(), now), now)
+            if not self._price_told:
+                self._price_told = True
+                if in_hours and not self._lent and self._priced is not None:
+                    await self._do(socket, session.price(self._priced, now), now)
             if in_hours is not None and self._loan != self._lent:
                 await self._do(socket, session.clear(now, "disconnected", _LOAN if self._loan else _LOAN_OVER), now)
             elif in_hours is not None and (cause := self._leaves_because(in_hours)):

@@ -138,8 +138,7 @@ class Registrations:
             return False  # Its answer tells more.
         if code in self._doubtful:
             # A request that was not answered has been heard.
-            del self._doubtful[code]
-            self._held[code] = t
+            self._hold(code, t)
         elif t >= self._settled_at:
             self._left_out.pop(code, None)
             self._doubtful[code] = None
@@ -286,17 +285,21 @@ class Registrations:
     def _done(self, sent: _Sent, t: float) -> None:
         self._failures, self._cause = 0, ""
         for code in sent.codes:
-            self._doubtful.pop(code, None)
             if sent.trnm == "REG":
-                self._held[code] = t
+                self._hold(code, t)
             else:
                 self._held.pop(code, None)
+                self._doubtful.pop(code, None)
         if sent.trnm == "REMOVE":
             self._removals = 0
             self._settled_at = t + _SETTLING
             return
         self._acknowledged = sent.codes
         self._batch = min(MAX_CODES, self._batch * 2)
+
+    def _hold(self, code: str, t: float) -> None:
+        self._doubtful.pop(code, None)
+        self._held[code] = t
         if self._renew_at is None:
             self._renew_at = t + self._renew
 
@@ -327,7 +330,9 @@ class Registrations:
                 times = self._refused_before.get(alone, 0)
                 self._refused_before[alone] = times + 1
                 self._left_out[alone] = t + min(_LONGEST_OUT, _LEFT_OUT * 2.0 ** min(times, 16))
-                self._pause(t)
+                if self._failures:
+                    self._pause(t)  # It may be not the codes.
+                self._failures = max(self._failures, 1)
 
     def _belated(self, reply: frames.RegisterReply, t: float) -> bool:
         """An answer that nothing waits for.
