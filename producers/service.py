@@ -36,6 +36,7 @@ from .kiwoom.client import Backoff, Client
 from .kiwoom.errors import KiwoomError
 from .kiwoom.frames import CONDITION, MARKET_CLOCK, TRADE
 from .kiwoom.lock import login_lock, state_folder
+from .kiwoom.registrations import MAX_CODES
 from .kiwoom.rest import Rest
 from .kiwoom.session import (
     MAX_CONDITIONS,
@@ -245,6 +246,7 @@ async def _produce(
                 now=now,
                 handler=service,
                 calendar=lambda: service.calendar,
+                prices=MAX_CODES if quotes is None else quotes.slots,
                 on_frame=_each(
                     _journal(publisher.offer, prices=quotes is None or quotes.journal) if kiwoom.journal else None,
                     board.on_frame,

@@ -28,6 +28,7 @@ from streams.events import KST, Frame, HitstreamError
 from .. import metrics
 from ..calendar import ALWAYS, Calendar, Rest
 from .errors import Maintenance, TokenRefused, Unreachable
+from .registrations import MAX_CODES
 from .session import Action, Moment, Over, Send, Session, Timing, Traced, Wanted
 from .token import Tokens
 
@@ -99,6 +100,7 @@ class Client:
         handler: who is told.
         on_frame: is given every raw frame, secrets masked.
         calendar: the calendar as it is known at the moment.
+        prices: most codes that are registered for prices at any moment.
     """
 
     def __init__(
@@ -115,7 +117,9 @@ class Client:
         handler: Handler,
         on_frame: Callable[[Frame], None] | None = None,
         calendar: Callable[[], Calendar] = lambda: ALWAYS,
+        prices: int = MAX_CODES,
     ) -> None:
+        self._prices = prices
         self._url = url
         self._producer = producer
         self._tokens = tokens
@@ -317,6 +321,7 @@ class Client:
             patient=self._patient,
             trading=lambda at: self._calendar().trading(at),
             market_clock=in_hours and not self._lent and not self._calendar().always,
+            prices=self._prices,
         )
         try:
             socket = await connect(

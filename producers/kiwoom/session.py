@@ -330,6 +330,7 @@ class Session:
             others are live.
         trading: whether the market trades at a moment; nothing is audited outside.
         market_clock: ask for the market clock (`0s`) once the conditions have been requested.
+        prices: most codes that are registered for prices at any moment.
     """
 
     def __init__(
@@ -342,6 +343,7 @@ class Session:
         patient: frozenset[str] = frozenset(),
         trading: Callable[[datetime], bool] = lambda _: True,
         market_clock: bool = False,
+        prices: int = MAX_CODES,
     ) -> None:
         self._subscriptions = {w.name: _Subscription(w.name, w.seq) for w in wanted}
         self._token = token
@@ -369,7 +371,7 @@ class Session:
         self._clock_by = 0.0
         # Of all codes that Kiwoom takes, the market clock may count as one.
         self._prices = Registrations(
-            limit=MAX_CODES - market_clock,
+            limit=min(prices, MAX_CODES - market_clock),
             suffix=_SUFFIXES.get(stex_tp, ""),
             spacing=max(self._timing.price_spacing, self._timing.send_spacing),
             reply_deadline=self._timing.reply_deadline,

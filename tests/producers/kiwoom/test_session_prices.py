@@ -177,6 +177,16 @@ def test_with_the_market_clock_there_is_one_code_less() -> None:
     assert [live("순위", market_clock=clock).session._prices.standing.limit for clock in (False, True)] == [200, 199]
 
 
+def test_there_are_never_more_codes_registered_than_may_be() -> None:
+    talk = live("순위", prices=1)
+    price(talk, "005930")
+    wait_for(talk, reg("005930"))
+    talk.hear(OK)
+    price(talk, "000660")
+    talk.wait(1.5)
+    assert '"REMOVE"' in talk.sent[-1]
+
+
 def test_codes_are_asked_of_the_configured_exchange() -> None:
     for stex_tp, item in (("K", "005930"), ("", "005930"), ("N", "005930_NX"), ("A", "005930_AL")):
         talk = Talk("순위", stex_tp=stex_tp)
