@@ -17,6 +17,7 @@ import httpx
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from deploy.clock import Clock
@@ -77,8 +78,9 @@ async def world(**rules: Any) -> AsyncIterator[World]:
         )
     )  # fmt: skip
     try:
-        async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as local:
-            await up.wait()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as local:
+            async with asyncio.timeout(60):
+                await up.wait()
             yield World(key, port, clock, local)
     finally:
         task.cancel()
@@ -127,7 +129,7 @@ class Log:
         self._names = tuple(f"{short_name(key)}-" for key in keys)
         self.quotes: list[Quote] = []
 
-    async def until(self, enough: Callable[[], object], within: float = 30.0) -> None:
+    async def until(self, enough: Callable[[], object], within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while not enough():
                 await self.read()
@@ -289,7 +291,33 @@ async def test_one_of_two_sessions_tells_prices_and_the_other_takes_over(
         assert {"quotes", "slots", "slots_registered", "slots_wanted"} <= statuses[-1].figures.keys()
 
 
-async def until_registered(market: World, expected: dict[str, int], within: float = 20.0) -> None:
+async def test_while_kafka_is_away_quotes_are_gathered_and_nothing_of_them_is_lost(
+    broker: Any, account: str, tmp_path: Path
+) -> None:
+    dropped = {"topic": topics.QUOTES.name, "reason": "superseded"}
+
+    def figure(name: str, labels: dict[str, str] | None = None) -> float:
+        return REGISTRY.get_sample_value(f"hitstream_producer_{name}", labels or {}) or 0.0
+
+    async with world() as market, quotes(broker.address, market.key) as log:
+        async with producing(market, broker.address, tmp_path, account, slots=20):
+            await log.until(lambda: len(log.quotes) > 30)
+            before = figure("dropped_total", dropped), figure("quotes_held_back_total")
+            await asyncio.to_thread(broker.stop)
+            async with asyncio.timeout(60):
+                while figure("quotes_held_back_total") < before[1] + 20:
+                    await asyncio.sleep(0.05)
+            await asyncio.to_thread(broker.start)
+            told = len(log.quotes)
+            await log.until(lambda: len(log.quotes) > told + 60, within=60.0)
+        assert figure("dropped_total", dropped) == before[0], "something was left out"
+        assert len(log.sessions()) == 1
+        seen = {(q.code, q.received_at): q for q in log.quotes}  # a batch that failed is sent twice
+        assert compare(list(seen.values())) > 60
+        assert max(q.trades for q in log.quotes) > 5, "nothing was gathered"
+
+
+async def until_registered(market: World, expected: dict[str, int], within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while {key: len(codes) for key, codes in (await market.registered()).items()} != expected:
             await asyncio.sleep(0.05)
