@@ -165,7 +165,7 @@ class Quotes:
     @property
     def able(self) -> bool:
         """Whether this session tells prices, or would if it were its turn: what the others go by."""
-        return self._live_since is not None and self._proved and not self._mute
+        return self._live_since is not None and self._proved and not self._mute and self._slots.limit > 0
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -209,7 +209,7 @@ class Quotes:
     def _registered(self, standing: Standing) -> None:
         self._standing = standing
         self._slots.limit = min(self._most, standing.limit)
-        if standing.complete and standing.wanted:
+        if standing.complete and standing.held:
             self._proved = True
         elif not standing.held and standing.cause:
             # Nothing is registered, and Kiwoom does not take or answer what would be.
@@ -231,17 +231,17 @@ class Quotes:
         if codes != self._codes:
             self._codes = codes
             self._price(codes)
-        if (
-            (since := self._live_since) is not None
-            and t - since >= PROVED_AFTER
-            and self._standing is not None
-            and self._standing.complete
-        ):
-            self._proved = True
-        if self._standing is None or self._standing.held < MUTE_CODES or not self._trading(at):
+        self._judge(t, at)
+        self._measure()
+
+    def _judge(self, t: float, at: datetime) -> None:
+        """Whether a session that asks for nothing is proved by time, and one that hears nothing has gone mute."""
+        standing = self._standing
+        if standing is None or standing.held < MUTE_CODES or not self._trading(at):
             self._traded_at = t  # Silence says nothing.
         self._mute = t - self._traded_at >= MUTE_AFTER
-        self._measure()
+        settled = self._live_since is not None and t - self._live_since >= PROVED_AFTER
+        self._proved = self._proved or (settled and standing is not None and not standing.wanted)
 
     def _measure(self) -> None:
         figures = self.figures()

@@ -108,7 +108,7 @@ class _Producer:
         records: list[Record] = []
         if frame.connection != self._connection:
             records += self._connect(frame)
-        lost = frame.number - self._numbers.get(frame.direction, 0) - 1
+        lost = missing = frame.number - self._numbers.get(frame.direction, 0) - 1
         if frame.direction == "in":
             lost -= max(0, frame.left_out - self._left_out)
             self._left_out = max(frame.left_out, self._left_out)
@@ -122,6 +122,7 @@ class _Producer:
         now = self._last = Moment(max(self._seconds(frame.at), self._last.t), frame.at)
         if frame.direction == "out":
             return records + self._sending(self._session, frame, now)
+        self._session.passed_over(max(0, missing))
         return records + self._receiving(self._session, frame, now)
 
     def finish(self) -> list[Record]:

@@ -221,6 +221,11 @@ class Registrations:
         return max(self._next_at, min(waits)) if waits else None
 
     @property
+    def limit(self) -> int:
+        """The most codes, as far as is known."""
+        return self._limit
+
+    @property
     def standing(self) -> Standing:
         """Where the registrations are."""
         held = self._held

@@ -435,6 +435,10 @@ class Session:
             return False
         return all(type(action) in _TELLING for action in self._actions)
 
+    def passed_over(self, frames: int) -> None:
+        """So many frames were received that are not at hand (a journal leaves prices out): the next has its number."""
+        self._frames_in += frames
+
     def tick(self, now: Moment) -> list[Action]:
         """Time has passed; due when `deadline` says so, harmless at any other moment."""
         return self._drain(now)
@@ -1184,7 +1188,12 @@ class Session:
         if soon:
             self._prices_after = max(soon)
             return
-        if (request := self._prices.request(now.t, trading=self._trading(now.at))) is not None:
+        limit = self._prices.limit
+        request = self._prices.request(now.t, trading=self._trading(now.at))
+        if self._prices.limit != limit:
+            # A limit that was found has been believed for long enough.
+            self._actions.append(Priced(standing=self._prices.standing))
+        if request is not None:
             self._next_send = now.t + self._spacing
             self._put(request.text(), now)
 

@@ -270,6 +270,17 @@ def test_a_session_whose_registrations_are_all_refused_is_not_able() -> None:
     assert desk.all.able
     desk.standing(1, 0, cause="REG 105111 …")
     assert not desk.all.able
+    desk.wait(PROVED_AFTER + 1)
+    assert not desk.all.able
+
+
+def test_a_session_in_which_kiwoom_takes_no_code_at_all_is_not_able() -> None:
+    desk = Desk(registers=False)
+    desk.limit = 0
+    desk.live(A)
+    desk.wait(PROVED_AFTER + 1)
+    assert desk.all.codes == ()
+    assert not desk.all.able
 
 
 def test_a_session_that_hears_no_trade_of_many_stocks_is_not_able() -> None:

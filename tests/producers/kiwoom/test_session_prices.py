@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from producers.kiwoom.frames import TradeEntry
-from producers.kiwoom.session import Entry, Priced, Trades
+from producers.kiwoom.session import Entry, Priced, Timing, Trades
 
 from .test_session import LIST, PING, Talk, live, real, reply, request
 
@@ -162,6 +162,20 @@ def test_a_registration_that_is_not_answered_costs_no_connection() -> None:
     assert not talk.session.over
     assert talk.sent.count(reg("005930")) > 3
     assert "register-unanswered" in talk.ignored
+
+
+def test_a_limit_that_was_found_is_told_and_so_is_that_it_is_believed_no_longer() -> None:
+    talk = live("순위", timing=Timing(audit_after=1e6, list_again=1e6))
+    price(talk, "005930")
+    wait_for(talk, reg("005930"))
+    talk.hear('{"trnm":"REG","return_code":105115,"return_msg":"…"}')
+    assert talk.all(Priced)[-1].standing.limit == 0
+    price(talk)  # whoever gives slots has none to give
+    for _ in range(70):
+        talk.hear(PING)
+        talk.wait(10.0)
+    assert not talk.session.over
+    assert talk.all(Priced)[-1].standing.limit == 200
 
 
 def test_saying_goodbye_clears_conditions_and_asks_for_no_prices() -> None:
