@@ -117,6 +117,7 @@ def produce(*, common: Common = _COMMON) -> int:
             state_dir=settings.local.data_dir / "producer",
             speed=settings.clock.speed,
             bars=settings.bars,
+            quotes=settings.quotes,
         ),
     )
 
