@@ -361,6 +361,8 @@ class Session:
         self._actions: list[Action] = []
         # The deadline as it was last worked out; None where something may have changed it since.
         self._due_at: float | None = None
+        # Whether the last frame only told something: nothing is to be sent, and `deadline` is what it was.
+        self.only_told = False
         self.over = False
 
     # -- inputs
@@ -379,6 +381,13 @@ class Session:
         text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
         self._frames_in += 1
         frame = frames.decode(raw)
+        if type(frame) is frames.Real and not self.over:
+            # Most frames: entries of live conditions. Nothing was due before, and they make nothing due.
+            self._trace("in", self._frames_in, text, now)
+            self._handle(frame, now)
+            self.only_told = self._still(now)
+            return self._take() if self.only_told else self._drain(now)
+        self.only_told = False
         if isinstance(frame, frames.Ping) and not self.over:
             self._put(text, now)
         self._trace("in", self._frames_in, text, now)
@@ -388,16 +397,13 @@ class Session:
             self._ignore_late(frame)
         else:
             self._handle(frame, now)
-            # Most frames: entries of live conditions. Nothing was due before, and they make nothing due.
-            if type(frame) is frames.Real and self._still(now):
-                return self._take()
         return self._drain(now)
 
     def _still(self, now: Moment) -> bool:
         """Whether nothing is due, and the actions at hand have changed no wait."""
         if self._due_at is None or now.t >= self._due_at:
             return False
-        return all(type(action) in _TELLING for action in self._actions)
+        return _TELLING.issuperset(map(type, self._actions))
 
     def tick(self, now: Moment) -> list[Action]:
         """Time has passed; due when `deadline` says so, harmless at any other moment."""
@@ -473,8 +479,8 @@ class Session:
 
     def _handle(self, frame: frames.Received, now: Moment) -> None:
         match frame:
-            case frames.Real(entries=entries):
-                for number, entry in enumerate(entries, start=1):
+            case frames.Real():
+                for number, entry in enumerate(frame.entries, start=1):
                     self._entry(entry, number, now)
             case frames.Ping():
                 self._ping_by = now.t + self._timing.ping_silence
@@ -772,9 +778,8 @@ class Session:
 
     def _entry(self, entry: frames.Entry, number: int, now: Moment) -> None:
         match entry:
-            case frames.Discarded(reason=reason):
-                self._ignore(reason)
-            case frames.ConditionEntry(seq=seq):
+            case frames.ConditionEntry():
+                seq = entry.seq
                 subscription = self._by_seq.get(seq)
                 if subscription is None:
                     self._ignore("not-subscribed" if seq in self._known else "unknown-seq")
@@ -796,6 +801,8 @@ class Session:
                     self._say(subscription, said, now)
                 if subscription.state == "live":
                     subscription.spoke = now
+            case frames.Discarded(reason=reason):
+                self._ignore(reason)
             case frames.ClockEntry(state=state):
                 self._actions.append(MarketClock(state=state, at=now.at))
             case _:
