@@ -31,7 +31,7 @@ from typing import Any
 from harness import PEERS, tell
 
 TOPIC, FRAMES = "hitstream.condition-events", "hitstream.frames"
-_IDLE = 1.2  # until the second in which the session joined is over
+_IDLE = 2.2  # until the second in which the session joined is over, after which entries need no confirmation
 
 
 class Run:
@@ -213,4 +213,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    import uvloop
+
+    (uvloop.run if os.environ.get("UV") else asyncio.run)(main())
