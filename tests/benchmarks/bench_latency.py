@@ -29,10 +29,10 @@ from roles import Stream, free_port, go, roles
 from streams import topics
 
 RATE = 200
-SECONDS = 8
+SECONDS = 6
 COUNT = RATE * SECONDS
 WARM = 200  # frames before those that count: connections, caches, the first batch of every partition
-SETTLE = 3.0
+SETTLE = 2.0
 # Settings to be tried, from the environment: HITSTREAM_TEST_TUNING="HITSTREAM_STREAM__X=1 …".
 TUNING = dict(pair.split("=", 1) for pair in os.environ.get("HITSTREAM_TEST_TUNING", "").split())
 RATIOS = ["p50", "p99"]
