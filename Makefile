@@ -8,13 +8,13 @@ CONSUMERS := tests/consumers
 NODE_CLIENT := tests/deploy/clickhouse/node
 PEERS := tests/benchmarks/peers
 
-.PHONY: help setup up test check format bench docs soak fuzz chaos screenshots lock clean
+.PHONY: help setup up test check format bench bench-docs docs soak fuzz chaos screenshots lock clean
 
 help:
 	@echo "make up      run everything on this machine (Ctrl-C stops it)"
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types"
-	@echo "make bench   benchmarks"
+	@echo "make bench   benchmarks; make bench-docs writes what they found into docs/performance.md"
 	@echo "make soak    a trading week with a fault every virtual minute; ten real minutes without Kafka"
 	@echo "make fuzz    a million wrong frames"
 	@echo "make chaos   100,000 events while workers and broker are killed at random"
@@ -75,8 +75,14 @@ $(PEERS)/.venv/.installed: $(PEERS)/requirements.lock
 	@$(PEERS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(PEERS)/requirements.lock
 	@touch $@
 
+# ARGS="-k ingest" runs some of them. Every result is kept in .bench/results.jsonl, the last one of each counts.
 bench: setup $(PEERS)/.venv/.installed
-	@$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' -s --timeout=0 $(ARGS)
+	@mkdir -p .bench
+	@HITSTREAM_TEST_RESULTS=$${HITSTREAM_TEST_RESULTS:-$(CURDIR)/.bench/results.jsonl} \
+	  $(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' -s --timeout=0 $(ARGS)
+
+bench-docs: .venv/.installed
+	@$(BIN)/python tests/benchmarks/harness.py .bench/results.jsonl --into docs/performance.md
 
 soak: setup
 	@$(BIN)/python -m pytest tests/soak tests/e2e --override-ini python_files='soak_*.py' -s --timeout=0 $(ARGS)
@@ -106,4 +112,4 @@ lock:
 
 clean:
 	rm -rf .venv $(PEERS)/.venv $(WEB)/node_modules $(WEB)/dist $(CONSUMERS)/node_modules $(NODE_CLIENT)/node_modules .mypy_cache .ruff_cache .pytest_cache \
-	  .hypothesis
+	  .hypothesis .bench

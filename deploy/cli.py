@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,16 +21,9 @@ from cyclopts import App, CycloptsError, Parameter
 from streams.events import ConfigError, HitstreamError
 
 from . import logs, reporter, roles
-from .account_commands import conditions, doctor, search
-from .bars_command import bars
 from .clock import Clock
-from .dead_letter_commands import dead_letters
-from .journal_commands import journal, replay
-from .report_command import report
+from .lifeline import watch_lifeline
 from .settings import LogSettings, Settings, example, load, origins
-from .sql_commands import backup, export, restore, sql
-from .status_command import status
-from .supervisor import watch_lifeline
 
 app = App(
     name="hitstream",
@@ -40,19 +34,24 @@ sink = App(name="sink", help="Run one sink: clickhouse or live.")
 local = App(name="local", help="Run one of the three local servers alone: kafka, clickhouse or kiwoom.")
 app.command(sink)
 app.command(local)
-app.command(doctor)
-app.command(conditions)
-app.command(search)
-app.command(bars)
-app.command(status)
-app.command(journal)
-app.command(replay)
-app.command(sql)
-app.command(report)
-app.command(export)
-app.command(backup)
-app.command(restore)
-app.command(dead_letters)
+_ROLES = ("produce", "stream", "sink")
+
+
+@cache
+def _add_what_people_ask() -> None:
+    """Add the commands of other modules: a role that starts need not read them."""
+    from .account_commands import conditions, doctor, search
+    from .bars_command import bars
+    from .dead_letter_commands import dead_letters
+    from .journal_commands import journal, replay
+    from .report_command import report
+    from .sql_commands import backup, export, restore, sql
+    from .status_command import status
+
+    for command in (
+        doctor, conditions, search, bars, status, journal, replay, sql, report, export, backup, restore, dead_letters,
+    ):  # fmt: skip
+        app.command(command)
 
 
 @Parameter(name="*")
@@ -433,6 +432,8 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> int:
     watch_lifeline()
+    if not arguments or arguments[0] not in _ROLES:
+        _add_what_people_ask()
     try:
         code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:

@@ -7,12 +7,13 @@ sentence on stderr; the exit code is 0 (stopped), 1 (failed) or 2 (called wrongl
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -22,11 +23,12 @@ from streams.events import ConfigError, HitstreamError
 from . import logs
 from .clock import Clock
 from .health import Health
+from .lifeline import handed_over
 from .reporter import Kind, Reporter, instance
 from .settings import Settings
-from .supervisor import handed_over
 
 GRACE = 8.0
+_M_ARENA_MAX = -8  # glibc's malloc.h
 
 Ready = Callable[[str | None], None]
 
@@ -50,6 +52,7 @@ def run(
     Returns:
         the exit code.
     """
+    _keep_memory_together()
     logs.configure(settings.log)
     structlog.contextvars.bind_contextvars(role=name)
     try:
@@ -69,6 +72,16 @@ def run(
         watchdog.cancel()
         health.close()
     return 0
+
+
+def _keep_memory_together() -> None:
+    """Have glibc take memory from two arenas instead of eight for each core.
+
+    A role computes in one thread; what its others (health, files, requests to ClickHouse) free in arenas of their own
+    stays with the process and is not used again.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import contextlib
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,8 +26,8 @@ from rich.markup import escape
 
 from streams.events import HitstreamError
 
-LIFELINE: Final = "_HITSTREAM_LIFELINE"
-HEALTH: Final = "_HITSTREAM_HEALTH"
+from .lifeline import HEALTH, LIFELINE
+
 NO_ANSWER: Final = "does not answer"
 _BACKOFF: Final = (0.5, 15.0)
 _PROVED: Final = 60.0
@@ -207,29 +206,3 @@ class Child:
             self._log.replace(self._log.with_suffix(".log.1"))
         with self._log.open("ab") as file:
             file.write(line)
-
-
-def watch_lifeline() -> None:
-    """In a child: leave as on SIGTERM when the supervisor is gone. Without a supervisor it does nothing."""
-    descriptor = os.environ.pop(LIFELINE, "")
-    if not descriptor:
-        return
-
-    def wait() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(int(descriptor), 1):
-                pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    os.set_inheritable(int(descriptor), False)
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
-
-
-def handed_over() -> socket.socket | None:
-    """In a child: the socket on which the supervisor expects health answers; None without a supervisor."""
-    descriptor = os.environ.pop(HEALTH, "")
-    if not descriptor:
-        return None
-    listening = socket.socket(fileno=int(descriptor))
-    listening.set_inheritable(False)
-    return listening

@@ -123,6 +123,8 @@ class Conditions:
         self._prune_at = _ORDINALS
         self._spans: Spans = spans or (lambda start, end: [(start, end)])
         self._confirm: dict[tuple[str, str], tuple[ConditionEvent, datetime]] = {}
+        self._last_said: tuple[str | None, datetime] | None = None
+        self._last_at = at
         # Those of which something is new: proofs that do not count before they are `told`.
         self._untold: list[_Subscription] = []
         # What others of the producer have to say in the session's status.
@@ -151,7 +153,7 @@ class Conditions:
         """The records that an action of the present connection's session makes."""
         match action:
             case Entry():
-                return [self._event(action)]
+                return [self.said(action)]
             case Snapshot():
                 return self._snapshot(action)
             case Changed():
@@ -265,8 +267,9 @@ class Conditions:
 
     # -- the records
 
-    def _event(self, entry: Entry) -> ConditionEvent:
-        at = happened_at(entry.time, entry.received_at)
+    def said(self, entry: Entry) -> ConditionEvent:
+        """The record of a hit or exit."""
+        at = self._happened_at(entry)
         subscription = self._subscriptions[entry.condition]
         if subscription.state == "live":
             # Before the snapshot it only shows that there is a registration, not that nothing came before it.
@@ -277,7 +280,7 @@ class Conditions:
         subscription.events += 1
         if subscription.members is not None:
             (subscription.members.add if entry.action == "hit" else subscription.members.discard)(entry.code)
-        ordinal = self._ordinal(entry.condition, entry.code, entry.action, at)
+        ordinal = self._ordinal((entry.condition, entry.code, entry.action, at))
         event = ConditionEvent(
             id=event_id(self._account, entry.condition, entry.code, entry.action, at, ordinal),
             account=self._account,
@@ -293,13 +296,20 @@ class Conditions:
             frame=entry.frame,
             entry=entry.entry,
         )
-        self._confirm.pop((entry.condition, entry.code), None)
+        if self._confirm:
+            self._confirm.pop((entry.condition, entry.code), None)
         if subscription.joined is not None and subscription.joined[0] <= at <= subscription.joined[1]:
             self._confirm[entry.condition, entry.code] = event, entry.received_at + _CONFIRM_AFTER
         return event
 
-    def _ordinal(self, condition: str, code: str, action: str, at: datetime) -> int:
-        key = (condition, code, action, at)
+    def _happened_at(self, entry: Entry) -> datetime:
+        """`happened_at`, which entries of one time and moment have in common."""
+        said = entry.time, entry.received_at
+        if said != self._last_said:
+            self._last_said, self._last_at = said, happened_at(*said)
+        return self._last_at
+
+    def _ordinal(self, key: tuple[str, str, str, datetime]) -> int:
         ordinal = self._ordinals.get(key, 0)
         self._ordinals[key] = ordinal + 1
         if len(self._ordinals) > self._prune_at:

@@ -150,7 +150,7 @@ class Switchboard:
         self._number += 1
         beat = frame.text.startswith(('{"trnm":"PING"', '{"trnm":"REAL"', '{"data":'))
         (self._beats if beat else self._frames).append((self._number, frame))
-        if frame.direction == "in" and '"CNSRLST"' in frame.text:
+        if not beat and frame.direction == "in" and '"CNSRLST"' in frame.text:
             reply = frames.decode(frame.text)
             if isinstance(reply, frames.ListReply) and reply.code == 0:
                 self._names = dict(reply.conditions)

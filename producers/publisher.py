@@ -45,6 +45,7 @@ _BATCH_BYTES: Final = 256 * 1024
 _BEHIND: Final = 5_000  # records: some batches
 _WATCH_EVERY: Final = 0.2
 _SYNC_EVERY: Final = 1.0
+_CONDITION_RECORDS: Final = (events.ConditionEvent, events.ConditionSnapshot, events.SearchResult, events.Gap)
 _by_key: Final = DefaultPartitioner()
 _PACED: Final = 0.25  # share of the room that what comes quickly may take
 
@@ -147,8 +148,7 @@ class Publisher:
             # No broker takes it, and what waits behind it would wait for ever.
             _log.error("a record is larger than what a broker takes, and is left out", topic=topic, bytes=len(value))
             return self._drop(topic, "too-large")
-        # Raw frames are the most, and have none.
-        at = 0.0 if type(record) is events.Frame else _received_at(record)
+        at = record.received_at.timestamp() if isinstance(record, _CONDITION_RECORDS) else 0.0
         outgoing = Spooled(topic, key, value, at)
         if not (self.spooled and not self._queue and self._to_spool(outgoing)):
             if len(self._queue) >= self._room:
@@ -169,7 +169,9 @@ class Publisher:
 
     @property
     def _crowded(self) -> bool:
-        return len(self._queue) * 2 >= self._room or (self._spool is not None and self._spool.crowded)
+        return len(self._queue) * 2 >= self._room or (
+            self._spool is not None and len(self._spool) > 0 and self._spool.crowded
+        )
 
     def _to_spool(self, record: Spooled) -> bool:
         if self._spool is None:
@@ -332,12 +334,6 @@ class Publisher:
                 break
             batch.append(record)
         return batch
-
-
-def _received_at(record: Record) -> float:
-    """`received_at` of a record in POSIX seconds; 0 if it has none."""
-    moment = getattr(record, "received_at", None)
-    return 0.0 if moment is None else float(moment.timestamp())
 
 
 async def _send_whole(producer: AIOKafkaProducer, records: Iterable[Spooled]) -> None:

@@ -409,6 +409,10 @@ class _Service:
         for action in actions:
             if type(action) is Traced:
                 continue
+            if type(action) is Entry:
+                self._publisher.offer(self._conditions.said(action))
+                _events(action.condition, action.action).inc()
+                continue
             if isinstance(action, MarketClock):
                 self.calendar = self.calendar.heard(action.state, action.at)
             if self._prices is not None and type(action) in _OF_PRICES:
@@ -417,8 +421,6 @@ class _Service:
                     continue
             self._offer_all(self._conditions.apply(action, now.at))
             match action:
-                case Entry():
-                    _events(action.condition, action.action).inc()
                 case Ignored():
                     metrics.IGNORED.labels(action.reason).inc(action.count)
                 case Pinged():

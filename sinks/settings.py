@@ -35,3 +35,6 @@ class LiveSettings(BaseModel):
     trusted_proxies: list[str] = Field(
         default=[], description="Addresses or networks of proxies whose X-Forwarded-* headers are believed."
     )
+    fetch_wait: float = Field(
+        0.1, gt=0, le=5, description="Seconds that Kafka may hold an empty answer: the longest that a partition waits."
+    )

@@ -449,6 +449,7 @@ def encode(record: Record) -> bytes:
     return _encoder.encode(record)
 
 
+@lru_cache(maxsize=1024)
 def condition_key(account: str, condition: str) -> bytes:
     """Kafka key of everything that is said of one condition."""
     return f"{account}/{condition}".encode()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -265,11 +266,56 @@ class _Wire(msgspec.Struct):
     data: Any = None
 
 
+class _Values(msgspec.Struct, frozen=True):
+    """The fields that we read of a realtime entry, whatever its type, where all of them are text."""
+
+    f10: str | None = msgspec.field(name="10", default=None)
+    f11: str | None = msgspec.field(name="11", default=None)
+    f12: str | None = msgspec.field(name="12", default=None)
+    f13: str | None = msgspec.field(name="13", default=None)
+    f14: str | None = msgspec.field(name="14", default=None)
+    f15: str | None = msgspec.field(name="15", default=None)
+    f16: str | None = msgspec.field(name="16", default=None)
+    f17: str | None = msgspec.field(name="17", default=None)
+    f18: str | None = msgspec.field(name="18", default=None)
+    f20: str | None = msgspec.field(name="20", default=None)
+    f215: str | None = msgspec.field(name="215", default=None)
+    f841: str | None = msgspec.field(name="841", default=None)
+    f843: str | None = msgspec.field(name="843", default=None)
+    f9001: str | None = msgspec.field(name="9001", default=None)
+    f9081: str | None = msgspec.field(name="9081", default=None)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """A realtime entry as Kiwoom writes it."""
+
+    type: str
+    values: _Values
+    item: str | None = None
+
+
+class _RealWire(msgspec.Struct, frozen=True, tag_field="trnm", tag="REAL"):
+    """A REAL frame as Kiwoom writes it: most of what comes. What is written otherwise is read as a `_Wire`."""
+
+    data: list[_Told]
+
+
+_FIELDS: Final = tuple(field.encode_name for field in msgspec.structs.fields(_Values))
 _decoder = msgspec.json.Decoder(_Wire)
+_real_decoder = msgspec.json.Decoder(_RealWire)
 
 
 def decode(raw: bytes | str) -> Received:
     """Read one frame. Never raises."""
+    try:
+        real = _real_decoder.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return _decode_any(raw)
+    return Real(entries=tuple([_entry(told) for told in real.data]))
+
+
+def _decode_any(raw: bytes | str) -> Received:
+    """Read a frame of which nothing is promised."""
     try:
         wire = _decoder.decode(raw)
     except msgspec.ValidationError as error:
@@ -316,6 +362,7 @@ def answers(asked: Asked, reply: Received) -> bool:
     return False
 
 
+@lru_cache(maxsize=8192)
 def stock(text: str) -> tuple[str, Exchange] | None:
     """A code as Kiwoom writes it → (six characters, exchange), or None if it is no stock code.
 
@@ -371,7 +418,11 @@ def decimal(value: Any) -> float | None:
 
 
 def _time(value: Any) -> str | None:
-    text = _text(value)
+    return _clock(_text(value))
+
+
+@lru_cache(maxsize=1024)
+def _clock(text: str) -> str | None:
     return text if _TIME.fullmatch(text) and text.isascii() else None
 
 
@@ -455,7 +506,24 @@ def _search_row(row: dict[str, Any], code: str, exchange: Exchange) -> SearchRow
     )
 
 
+def _entry(told: _Told) -> Entry:
+    """One entry of a frame that is as Kiwoom writes it."""
+    values = told.values
+    match told.type.strip():
+        case "02":
+            return _condition_entry(
+                values.f841, values.f9001, told.item, values.f843, time=values.f20, market=values.f9081
+            )
+        case "0B":
+            return _trade_entry(told.item, values)
+        case "0s":
+            return ClockEntry(state=_text(values.f215), time=_time(values.f20))
+        case _:
+            return Discarded(reason="other-type")
+
+
 def _entries(data: Any) -> Iterator[Entry]:
+    """The entries of a frame of which nothing is promised."""
     if data is None:
         return
     for entry in data if isinstance(data, list) else [data]:
@@ -468,65 +536,56 @@ def _entries(data: Any) -> Iterator[Entry]:
                 yield Discarded(reason="other-type")
             case _ if not isinstance(values, dict):
                 yield Discarded(reason="no-values")
-            case "02":
-                yield _condition_entry(entry, values)
-            case "0B":
-                yield _trade_entry(entry, values)
-            case _:
-                yield ClockEntry(state=_text(values.get("215")), time=_time(values.get("20")))
+            case kind:
+                texts = {f"f{name}": _text(values.get(name)) for name in _FIELDS}
+                yield _entry(_Told(kind, _Values(**texts), _text(entry.get("item"))))
 
 
-def _condition_entry(entry: dict[str, Any], values: dict[str, Any]) -> ConditionEntry | Discarded:
-    if not (seq := _text(values.get("841"))):
+def _condition_entry(
+    seq: str | None, code: str | None, item: str | None, action: str | None, *, time: str | None, market: str | None
+) -> ConditionEntry | Discarded:
+    if not (seq := _text(seq)):
         return Discarded(reason="no-seq")
-    if not (written := _text(values.get("9001")) or _text(entry.get("item"))):
+    if not (written := _text(code) or _text(item)):
         return Discarded(reason="no-code")
     if (found := stock(written)) is None:
         return Discarded(reason="bad-code")
-    action: Literal["hit", "exit"]
-    match _text(values.get("843")):
+    does: Literal["hit", "exit"]
+    match _text(action):
         case "I":
-            action = "hit"
+            does = "hit"
         case "D":
-            action = "exit"
+            does = "exit"
         case "":
             return Discarded(reason="no-action")
         case _:
             return Discarded(reason="bad-action")
-    code, exchange = found
-    return ConditionEntry(
-        seq=seq,
-        code=code,
-        exchange=_exchange(exchange, values),
-        action=action,
-        time=_time(values.get("20")),
-    )
+    return ConditionEntry(seq=seq, code=found[0], exchange=_exchange(found[1], market), action=does, time=_time(time))
 
 
-def _trade_entry(entry: dict[str, Any], values: dict[str, Any]) -> TradeEntry | Discarded:
-    if not (written := _text(entry.get("item")) or _text(values.get("9001"))):
+def _trade_entry(item: str | None, values: _Values) -> TradeEntry | Discarded:
+    if not (written := _text(item) or _text(values.f9001)):
         return Discarded(reason="no-code")
     if (found := stock(written)) is None:
         return Discarded(reason="bad-code")
-    if (last := price(values.get("10"))) is None:
+    if (last := price(values.f10)) is None:
         return Discarded(reason="no-price")
-    code, exchange = found
     return TradeEntry(
-        code=code,
-        exchange=_exchange(exchange, values),
-        time=_time(values.get("20")),
+        code=found[0],
+        exchange=_exchange(found[1], values.f9081),
+        time=_time(values.f20),
         price=last,
-        change=_number(values.get("11")),
-        change_rate=decimal(values.get("12")),
-        size=_number(values.get("15")),
-        day_volume=_number(values.get("13")),
-        value=_number(values.get("14")),
-        open=price(values.get("16")),
-        high=price(values.get("17")),
-        low=price(values.get("18")),
+        change=_number(values.f11),
+        change_rate=decimal(values.f12),
+        size=_number(values.f15),
+        day_volume=_number(values.f13),
+        value=_number(values.f14),
+        open=price(values.f16),
+        high=price(values.f17),
+        low=price(values.f18),
     )
 
 
-def _exchange(from_suffix: Exchange, values: dict[str, Any]) -> Exchange:
+def _exchange(from_suffix: Exchange, market: str | None) -> Exchange:
     """The suffix of the code decides; without one, field 9081 may name NXT."""
-    return "NXT" if from_suffix == "KRX" and _text(values.get("9081")) == "NXT" else from_suffix
+    return "NXT" if market and from_suffix == "KRX" and market.strip() == "NXT" else from_suffix

@@ -397,6 +397,8 @@ class Session:
         self._actions: list[Action] = []
         # The deadline as it was last worked out; None where something may have changed it since.
         self._due_at: float | None = None
+        # Whether the last frame only told something: nothing is to be sent, and `deadline` is what it was.
+        self.only_told = False
         self.over = False
 
     # -- inputs
@@ -415,6 +417,13 @@ class Session:
         text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
         self._frames_in += 1
         frame = frames.decode(raw)
+        if type(frame) is frames.Real and not self.over:
+            # Most frames: entries of live conditions. Nothing was due before, and they make nothing due.
+            self._trace("in", self._frames_in, text, now)
+            self._handle(frame, now)
+            self.only_told = self._still(now)
+            return self._take() if self.only_told else self._drain(now)
+        self.only_told = False
         if isinstance(frame, frames.Ping) and not self.over:
             self._put(text, now)
         self._trace("in", self._frames_in, text, now)
@@ -424,16 +433,13 @@ class Session:
             self._ignore_late(frame)
         else:
             self._handle(frame, now)
-            # Most frames: entries of live conditions. Nothing was due before, and they make nothing due.
-            if type(frame) is frames.Real and self._still(now):
-                return self._take()
         return self._drain(now)
 
     def _still(self, now: Moment) -> bool:
         """Whether nothing is due, and the actions at hand have changed no wait."""
         if self._due_at is None or now.t >= self._due_at:
             return False
-        return all(type(action) in _TELLING for action in self._actions)
+        return _TELLING.issuperset(map(type, self._actions))
 
     def passed_over(self, frames: int) -> None:
         """So many frames were received that are not at hand (a journal leaves prices out): the next has its number."""
@@ -526,8 +532,8 @@ class Session:
 
     def _handle(self, frame: frames.Received, now: Moment) -> None:
         match frame:
-            case frames.Real(entries=entries):
-                for number, entry in enumerate(entries, start=1):
+            case frames.Real():
+                for number, entry in enumerate(frame.entries, start=1):
                     self._entry(entry, number, now)
                 if self._trades:
                     self._actions.append(Trades(trades=tuple(self._trades), received_at=now.at))
@@ -833,9 +839,8 @@ class Session:
 
     def _entry(self, entry: frames.Entry, number: int, now: Moment) -> None:
         match entry:
-            case frames.Discarded(reason=reason):
-                self._ignore(reason)
-            case frames.ConditionEntry(seq=seq):
+            case frames.ConditionEntry():
+                seq = entry.seq
                 subscription = self._by_seq.get(seq)
                 if subscription is None:
                     self._ignore("not-subscribed" if seq in self._known else "unknown-seq")
@@ -861,6 +866,8 @@ class Session:
                 if self._prices.traded(code, now.t):
                     self._due_at = None
                 self._trades.append(entry)
+            case frames.Discarded(reason=reason):
+                self._ignore(reason)
             case frames.ClockEntry(state=state):
                 self._actions.append(MarketClock(state=state, at=now.at))
             case _:

@@ -123,6 +123,8 @@ class Reader:
         now: market time.
         speed: market seconds per real second.
         ready: is told None when caught up, and otherwise why not.
+        fetch_wait: seconds that Kafka may hold an empty answer. A partition that is not part of the fetch that is on
+            its way – its last records were still being applied – waits for that answer.
     """
 
     def __init__(
@@ -133,7 +135,9 @@ class Reader:
         now: Callable[[], datetime],
         speed: float,
         ready: Callable[[str | None], None],
+        fetch_wait: float = 0.1,
     ) -> None:
+        self._fetch_wait = fetch_wait
         self._broadcaster = broadcaster
         self._hub: Hub = broadcaster.hub
         self._servers = bootstrap_servers
@@ -159,7 +163,7 @@ class Reader:
             enable_auto_commit=False,
             auto_offset_reset="none",
             request_timeout_ms=10_000,
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=int(self._fetch_wait * 1000),
             retry_backoff_ms=200,
         )
         try:

@@ -264,7 +264,14 @@ async def run(
     try:
         hub = Hub(epoch=new_epoch(), speed=speed)
         broadcaster = Broadcaster(hub, now)
-        reader = Reader(broadcaster, bootstrap_servers=bootstrap_servers, now=now, speed=speed, ready=ready)
+        reader = Reader(
+            broadcaster,
+            bootstrap_servers=bootstrap_servers,
+            now=now,
+            speed=speed,
+            ready=ready,
+            fetch_wait=settings.fetch_wait,
+        )
         host, port = sock.getsockname()[:2]
         _log.info("live.listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/")
         app = application(

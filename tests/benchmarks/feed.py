@@ -3,7 +3,8 @@
 So that in a benchmark the server is never what one waits for. It runs as a process of its own, one connection at a
 time, and speaks just enough: the token and an empty list of stocks over REST, LOGIN, CNSRLST, CNSRREQ and CNSRCLR over
 WebSocket. `GET /go?count=…&shape=…&rate=…` has it write that many frames to the connection, as fast as they are read,
-or at `rate` frames a second; the answer comes once all are written, with the moment (CLOCK_MONOTONIC) of the first.
+or at `rate` frames a second; the answer comes once all are written, with the moment (CLOCK_MONOTONIC) of the first,
+and of each if they are paced. `from=…` counts entries from there on.
 
 Frames are shaped as Kiwoom's captures are. `shape`:
 
@@ -62,9 +63,9 @@ def trade(number: int, clock: str) -> str:
     )
 
 
-def texts(shape: str, count: int, clock: str) -> Iterator[bytes]:
+def texts(shape: str, count: int, clock: str, first: int = 0) -> Iterator[bytes]:
     """The frames of a shape."""
-    for number in range(count):
+    for number in range(first, first + count):
         if shape == "burst":
             entries = ",".join(hit(10 * number + n, clock) for n in range(10))
         elif shape == "mixed" and number % 10:
@@ -158,14 +159,14 @@ class Feed:
     async def _go(self, asked: dict[str, str]) -> dict[str, object]:
         assert self._writer is not None
         rate = float(asked.get("rate", 0))
-        count = int(asked["count"])
-        frames = [framed(text) for text in texts(asked.get("shape", "hits"), count, f"{datetime.now(KST):%H%M%S}")]
+        count, first = int(asked["count"]), int(asked.get("from", 0))
+        shape, clock = asked.get("shape", "hits"), f"{datetime.now(KST):%H%M%S}"
+        frames = [framed(text) for text in texts(shape, count, clock, first)]
         began = time.monotonic()
-        if rate:
-            await self._paced(frames, rate, began)
-        else:
+        moments = await self._paced(frames, rate, began) if rate else []
+        if not rate:
             await self._at_once(frames)
-        return {"began": began, "written": time.monotonic(), "bytes": sum(map(len, frames))}
+        return {"began": began, "written": time.monotonic(), "moments": moments}
 
     async def _at_once(self, frames: list[bytes]) -> None:
         assert self._writer is not None
@@ -174,16 +175,20 @@ class Feed:
             self._writer.write(whole[start : start + _CHUNK])
             await self._writer.drain()
 
-    async def _paced(self, frames: list[bytes], rate: float, began: float) -> None:
+    async def _paced(self, frames: list[bytes], rate: float, began: float) -> list[float]:
+        """Write them evenly; returns when each was written."""
         assert self._writer is not None
         sent = 0
+        moments: list[float] = []
         while sent < len(frames):
             due = min(len(frames), int((time.monotonic() - began) * rate) + 1)
             if due > sent:
                 self._writer.write(b"".join(frames[sent:due]))
+                moments += [time.monotonic()] * (due - sent)
                 await self._writer.drain()
                 sent = due
             await asyncio.sleep(max(0.0, began + sent / rate - time.monotonic()))
+        return moments
 
 
 async def serve(ready: Callable[[int], None]) -> None:

@@ -31,7 +31,8 @@ from typing import Any
 from harness import PEERS, tell
 
 TOPIC, FRAMES = "hitstream.condition-events", "hitstream.frames"
-_IDLE = 1.2  # until the second in which the session joined is over
+_SETTLE = 0.3
+_IDLE = 2.2  # until the second in which the session joined is over, after which entries need no confirmation
 
 
 class Run:
@@ -95,7 +96,7 @@ async def limit(run: Run, lengths: tuple[int, ...]) -> None:
         connect(f"ws://127.0.0.1:{run.port}/", ping_interval=None, compression=None) as socket,
         producer(run.kafka) as kafka,
     ):
-        await asyncio.sleep(_IDLE)
+        await asyncio.sleep(_SETTLE)
         await run.go()
         sent = []
         for number in range(run.count):
@@ -134,7 +135,7 @@ async def peer(run: Run, *, awaits: bool) -> None:
         client.on("02", hit)
         await client.connect()
         listening = asyncio.create_task(client.listen())
-        await asyncio.sleep(_IDLE)
+        await asyncio.sleep(_SETTLE)
         await run.go()
         while len(sent) < run.hits:
             await asyncio.sleep(0.005)

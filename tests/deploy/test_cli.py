@@ -143,3 +143,14 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert done.stderr == ""
+
+
+def test_a_role_does_not_read_what_only_people_call() -> None:
+    """Every module costs each start of each role; `make bench ARGS="-k cold_start"` tells how much."""
+    program = "import sys, deploy.cli, deploy.roles; print(*sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = answer.stdout.split()
+    assert {"deploy.cli", "aiokafka"} <= set(loaded)
+    assert not {"httpx", "faust", "litestar", "clickhouse_connect", "deploy.sql_commands", "streams.lane"} & set(loaded)

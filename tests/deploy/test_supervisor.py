@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from deploy import supervisor
+from deploy import lifeline
 from deploy.supervisor import Child, RoleFailed
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 ROLE = """
 import signal, sys, time
 from deploy.health import Health
-from deploy.supervisor import handed_over, watch_lifeline
+from deploy.lifeline import handed_over, watch_lifeline
 watch_lifeline()
 {extra}
 health = Health(0, handed_over())
@@ -153,5 +153,5 @@ asyncio.run(main())
 
 
 def test_the_lifeline_is_nothing_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(supervisor.LIFELINE, raising=False)
-    supervisor.watch_lifeline()
+    monkeypatch.delenv(lifeline.LIFELINE, raising=False)
+    lifeline.watch_lifeline()

@@ -86,6 +86,9 @@ class Producer:
     async def room(self) -> None:
         pass
 
+    async def pace(self) -> None:
+        pass
+
     @property
     def live(self) -> list[str]:
         return [name for name, (state, _) in self.conditions.states.items() if state == "live"]

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client import REGISTRY
 
-from producers.publisher import Publisher, QueueFull, route
+from producers.publisher import Publisher, QueueFull, _partition, route
 from streams import events, topics
 
 T0 = datetime(2026, 11, 23, 0, 30, tzinfo=UTC)
@@ -100,6 +100,39 @@ async def test_records_arrive_in_order_per_key_and_flush_waits_for_them(kafka: s
     found = await events_of(kafka, account, len(sent))
     for condition in {e.condition for e in sent}:
         assert [e.id for e in found if e.condition == condition] == [e.id for e in sent if e.condition == condition]
+
+
+@pytest.mark.kafka
+async def test_what_comes_faster_than_kafka_takes_it_is_paced_and_not_refused(kafka: str) -> None:
+    account = f"a{uuid.uuid4().hex[:8]}"
+    sent = [event(account, f"조건{n % 5}", n) for n in range(3000)]
+    publisher = Publisher(kafka, room=200, spool_after=60.0)
+    await publisher.check()
+    async with asyncio.timeout(60), running(publisher):
+        for record in sent:
+            publisher.offer(record)
+            await publisher.pace()
+        await publisher.flush()
+    found = await events_of(kafka, account, len(sent))
+    assert {e.id for e in found} == {e.id for e in sent}
+
+
+async def test_nobody_is_paced_by_a_kafka_that_takes_nothing() -> None:
+    publisher = Publisher(f"127.0.0.1:{closed_port()}", room=100, spool_after=0.05)
+    for n in range(50):
+        publisher.offer(event("a", "c", n))
+    async with asyncio.timeout(20):
+        for _ in range(100):
+            await publisher.pace()
+    assert len(publisher) == 50
+
+
+@pytest.mark.parametrize(
+    ("key", "partition"), [(b"foobar", 2), (b"21", 0), (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", 1)]
+)
+def test_a_key_is_in_the_partition_where_every_client_has_it(key: bytes, partition: int) -> None:
+    """From the Java client's own tests of murmur2 (-790332482, -973932308, -58897971), of 4 partitions."""
+    assert _partition(key, 4) == partition
 
 
 @pytest.mark.kafka

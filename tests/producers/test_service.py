@@ -435,6 +435,24 @@ async def test_a_ping_is_echoed_while_kafka_is_away_and_nothing_is_lost(
     assert kiwoom.logins == 1
 
 
+async def test_a_burst_is_told_whole_and_in_order_with_the_ping_inside_it(
+    kafka: str, account: str, tmp_path: Path
+) -> None:
+    """Frames that come together are told one after another; others have their turn, and a PING its echo."""
+    raw: list[Frame] = []
+    async with Kiwoom() as kiwoom, producing(kiwoom, kafka, account, tmp_path, ["돌파"], on_frame=raw.append) as role:
+        await role.ready()
+        for n in range(2000):
+            await kiwoom.hit(f"{n:06d}")
+            if n == 1000:
+                await kiwoom.push({"trnm": "PING"})
+        records = await told(kafka, account, 2001)
+        assert kiwoom.echoes == 1
+    assert [r.code for r in records if isinstance(r, ConditionEvent)] == [f"{n:06d}" for n in range(2000)]
+    numbers = [frame.number for frame in raw if frame.direction == "in"]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 async def test_a_long_absence_of_kafka_goes_to_the_disk_and_loses_nothing(
     broker: Any, account: str, tmp_path: Path
 ) -> None:

@@ -32,6 +32,17 @@ TORN = 3
 """Records of a batch that arrive before its connection breaks."""
 
 
+class Batch:
+    """What a producer puts records into before it sends them together."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[bytes, bytes]] = []
+
+    def append(self, *, key: bytes, value: bytes, timestamp: None) -> object:
+        self.records.append((key, value))
+        return self
+
+
 class Kafka:
     """A broker that keeps what it is sent, and can go away in the middle of a batch."""
 
@@ -44,13 +55,20 @@ class Kafka:
         """Of the next batch some records arrive, and nobody hears of it."""
         self._still = TORN
 
-    async def send(self, topic: str, value: bytes, key: bytes) -> asyncio.Future[object]:
+    async def partitions_for(self, topic: str) -> set[int]:
+        return {0}
+
+    def create_batch(self) -> Batch:
+        return Batch()
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[object]:
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        if self.away and not self._still:
-            future.set_exception(KafkaConnectionError("away"))
-            return future
-        self._still = max(0, self._still - 1)
-        self.log.append((topic, key, value))
+        for key, value in batch.records:
+            if self.away and not self._still:
+                future.set_exception(KafkaConnectionError("away"))
+                return future
+            self._still = max(0, self._still - 1)
+            self.log.append((topic, key, value))
         future.set_result(None)
         return future
 

@@ -351,3 +351,27 @@ anything = st.recursive(
 def test_no_field_of_any_type_raises(trnm: str, fields: dict[str, Any]) -> None:
     frame = decode(msgspec.json.encode({"trnm": trnm} | fields))
     assert not isinstance(frame, Unreadable) or trnm == "X"
+
+
+_TEXTS = st.one_of(
+    st.sampled_from(
+        ["", " ", "I", "D", "02", "02 ", "0B", "0s", "005930", "A005930", "005930_NX", "093000", " 093000", "-316500",
+         " 0", "+2", "-5.24", "KRX", "NXT", "NXT ", "4", "3", "９"]
+    ),
+    st.text(max_size=8),
+)  # fmt: skip
+_VALUES = st.dictionaries(
+    st.sampled_from(
+        [*["10", "11", "12", "13", "14", "15", "16", "17", "18", "20", "215", "841", "843", "9001", "9081", "907"]]
+    ),
+    _TEXTS,
+)
+_ENTRY = st.fixed_dictionaries({"values": _VALUES, "type": _TEXTS}, optional={"item": _TEXTS, "name": _TEXTS})
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(_ENTRY, max_size=4))
+def test_a_frame_as_kiwoom_writes_it_says_the_same_as_if_nothing_were_promised_of_it(entries: list[Any]) -> None:
+    """Most frames are read into structs at once; what that can't read is read field by field, by the same rules."""
+    raw = json.dumps({"trnm": "REAL", "data": entries}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert decode(raw) == frames._decode_any(raw)

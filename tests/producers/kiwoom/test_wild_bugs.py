@@ -339,6 +339,8 @@ class Deaf:
 
     async def room(self) -> None: ...
 
+    async def pace(self) -> None: ...
+
 
 @asynccontextmanager
 async def running(kiwoom: Kiwoom, calendar: Calendar | None = None) -> AsyncIterator[tuple[Client, asyncio.Task[None]]]:
