@@ -8,7 +8,7 @@ CONSUMERS := tests/consumers
 NODE_CLIENT := tests/deploy/clickhouse/node
 PEERS := tests/benchmarks/peers
 
-.PHONY: help setup up test check format bench docs soak fuzz chaos intervals lock clean
+.PHONY: help setup up test check format bench docs soak fuzz chaos intervals screenshots lock clean
 
 help:
 	@echo "make up      run everything on this machine (Ctrl-C stops it)"
@@ -19,6 +19,7 @@ help:
 	@echo "make fuzz    a million wrong frames"
 	@echo "make chaos   100,000 events while workers and broker are killed at random"
 	@echo "make intervals  the intervals of the analytics on 200 worlds and 200 markets (about four minutes)"
+	@echo "make screenshots  every view of the dashboard × language × theme × width, into .cache/screenshots"
 	@echo "make docs    write docs/asyncapi.yaml, docs/metrics.md and hitstream.example.toml anew"
 	@echo "make lock    resolve the dependencies anew"
 
@@ -89,6 +90,9 @@ chaos: setup
 
 intervals: setup
 	@HITSTREAM_TEST_WORLDS=200 $(BIN)/python -m pytest tests/sinks/clickhouse/test_intervals.py -s --timeout=0 $(ARGS)
+
+screenshots: setup
+	@$(BIN)/python tests/e2e/screenshots.py $(ARGS)
 
 docs: .venv/.installed
 	@$(BIN)/python -m deploy.asyncapi

@@ -117,6 +117,7 @@ def produce(*, common: Common = _COMMON) -> int:
             state_dir=settings.local.data_dir / "producer",
             speed=settings.clock.speed,
             bars=settings.bars,
+            quotes=settings.quotes,
         ),
     )
 
@@ -140,6 +141,7 @@ def stream(*, common: Common = _COMMON) -> int:
             ready=ready,
         ),
         reporter.WORKER,
+        fast=True,
     )
 
 
@@ -180,6 +182,7 @@ def sink_live(*, common: Common = _COMMON) -> int:
             now=_clock(settings).now,
             speed=settings.clock.speed,
             ready=ready,
+            clickhouse=settings.clickhouse,
         ),
         reporter.LIVE,
     )

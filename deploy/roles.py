@@ -32,7 +32,12 @@ Ready = Callable[[str | None], None]
 
 
 def run(
-    name: str, settings: Settings, role: Callable[[Ready], Coroutine[Any, Any, None]], kind: Kind | None = None
+    name: str,
+    settings: Settings,
+    role: Callable[[Ready], Coroutine[Any, Any, None]],
+    kind: Kind | None = None,
+    *,
+    fast: bool = False,
 ) -> int:
     """Run `role` until it ends or a signal comes.
 
@@ -40,6 +45,7 @@ def run(
         name: the role's name, for its log lines.
         role: makes the coroutine, given the callable with which it says that it is ready.
         kind: as what its status is told to others; None where it tells that itself, or nobody asks.
+        fast: on uvloop, where it is to be had.
 
     Returns:
         the exit code.
@@ -52,8 +58,9 @@ def run(
         return fail(name, error)
     watchdog = _Watchdog(name)
     try:
-        with _reported(role, health, settings, kind) as work:
-            asyncio.run(_until_signalled(work, watchdog))
+        new_loop = _fast_loop if fast else None
+        with _reported(role, health, settings, kind) as work, asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_until_signalled(work, watchdog))
     except HitstreamError as error:
         return fail(name, error)
     except BaseExceptionGroup as group:
@@ -109,6 +116,15 @@ def first(group: BaseExceptionGroup[BaseException]) -> HitstreamError:
         error = error.exceptions[0]
     assert isinstance(error, HitstreamError)
     return error
+
+
+def _fast_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 class _Watchdog:

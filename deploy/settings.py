@@ -23,7 +23,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from producers.settings import BarsSettings, ConditionSource, KiwoomSettings
+from producers.settings import BarsSettings, ConditionSource, KiwoomSettings, QuotesSettings
 from sinks.settings import ClickHouseSettings, LiveSettings
 from streams.events import ConfigError
 from streams.settings import ConditionRule, RecommendSettings, StreamSettings
@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid")
 
     kiwoom: KiwoomSettings = KiwoomSettings()
+    quotes: QuotesSettings = QuotesSettings()
     bars: BarsSettings = BarsSettings()
     kafka: KafkaSettings = KafkaSettings()
     clickhouse: ClickHouseSettings = ClickHouseSettings()

@@ -329,6 +329,11 @@ def _row(line: Line, now: datetime, heads: list[str], *, korean: bool) -> list[A
             if korean
             else f"no progress for {line.stalled:.0f} s, lag {lag:,.0f}"
         )
+    elif s.kind == "session" and line.fine and not cause and "slots_registered" in s.figures:
+        registered, limit = s.figures["slots_registered"], s.figures.get("slots_limit", 0.0)
+        cause = (
+            f"시세 {registered:.0f}/{limit:.0f}종목" if korean else f"prices of {registered:.0f} of {limit:.0f} stocks"
+        )
     cells = {
         "": Text.assemble((f"{kind} ", "dim"), name),
         "state": Text(("✓ " if line.fine else "✗ ") + said, style=style),

@@ -27,6 +27,7 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from sinks.live.access import tokens
 from sinks.live.guard import check_exposure
 from streams.events import KST, ConfigError, HitstreamError
 
@@ -137,7 +138,7 @@ class _Plan:
         self.kafka = not settings.kafka.bootstrap_servers
         self.clickhouse = not settings.clickhouse.dsn
         self.market = not self.live
-        check_exposure(settings.live.host, settings.live.token.get_secret_value())
+        check_exposure(settings.live.host, tokens(settings.live))
         if bool(kiwoom.websocket_url) != bool(kiwoom.rest_url):
             raise ConfigError("Set both kiwoom.rest_url and kiwoom.websocket_url, or neither.")
         if self.live and not (kiwoom.app_key.get_secret_value() and kiwoom.secret_key.get_secret_value()):

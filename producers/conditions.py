@@ -125,6 +125,8 @@ class Conditions:
         self._confirm: dict[tuple[str, str], tuple[ConditionEvent, datetime]] = {}
         # Those of which something is new: proofs that do not count before they are `told`.
         self._untold: list[_Subscription] = []
+        # What others of the producer have to say in the session's status.
+        self.figures: Callable[[], dict[str, float]] = dict
         self._subscriptions = {
             name: _Subscription(
                 "disconnected",
@@ -209,7 +211,7 @@ class Conditions:
 
     def statuses(self, at: datetime) -> list[Status]:
         """The state of the session and of every subscription."""
-        return [self._session_status(at), *(self._status(name, at) for name in self._subscriptions)]
+        return [self.session_status(at), *(self._status(name, at) for name in self._subscriptions)]
 
     def retired(self, names: Iterable[str], at: datetime) -> list[Status]:
         """The last word on conditions that were kept open once, and are in the settings no more."""
@@ -391,9 +393,10 @@ class Conditions:
         if self._session_state != state:
             self._session_since = at
         self._session_state, self._session_cause = state, cause
-        return [self._session_status(at)]
+        return [self.session_status(at)]
 
-    def _session_status(self, at: datetime) -> Status:
+    def session_status(self, at: datetime) -> Status:
+        """The state of the session."""
         return Status(
             component=f"session/{self._account}/{self._producer}",
             kind="session",
@@ -406,7 +409,7 @@ class Conditions:
             proof_of_life=self._last_frame,
             last_frame=self._last_frame,
             last_ping=self._last_ping,
-            figures={"connections": self._connections, "frames": self._frames},
+            figures={"connections": self._connections, "frames": self._frames} | self.figures(),
         )
 
     def _status(self, name: str, at: datetime) -> Status:

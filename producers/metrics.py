@@ -48,3 +48,18 @@ CHARTS: Final = Gauge(
     "`empty` (not traded), `failed`, `missing` (not asked yet).",
     ["state"],
 )
+TRADES: Final = Counter("hitstream_producer_trades", "Trades heard of stocks that have a price slot.")
+PRICE_SLOTS: Final = Gauge(
+    "hitstream_producer_price_slots",
+    "Stocks by what they have of a price slot: `used` one, `registered` with Kiwoom, `wanted` one, `refused` by Kiwoom;"
+    " and their `limit`.",
+    ["what"],
+)
+PRICES_ABLE: Final = Gauge(
+    "hitstream_producer_prices_able", "1 if this session tells prices, or would if it were its turn."
+)
+EVICTED: Final = Counter("hitstream_producer_price_slots_evicted", "Price slots that went to a stock worth more.")
+HELD_BACK: Final = Counter(
+    "hitstream_producer_quotes_held_back",
+    "Last quotes of a second that were gathered into later ones because Kafka was behind.",
+)

@@ -37,9 +37,12 @@ from .spool import Spool, Spooled, SpoolFull
 
 _log = structlog.get_logger(__name__)
 
-_NEEDED: Final = (topics.CONDITION_EVENTS, topics.STATUS, topics.STOCKS, topics.BARS, topics.FRAMES)
+_NEEDED: Final = (
+    topics.CONDITION_EVENTS, topics.STATUS, topics.STOCKS, topics.QUOTES, topics.BARS, topics.FRAMES
+)  # fmt: skip
 _BATCH_RECORDS: Final = 1000
 _BATCH_BYTES: Final = 256 * 1024
+_BEHIND: Final = 5_000  # records: some batches
 _WATCH_EVERY: Final = 0.2
 _SYNC_EVERY: Final = 1.0
 _by_key: Final = DefaultPartitioner()
@@ -63,6 +66,8 @@ def route(record: Record) -> tuple[str, bytes]:
             return topics.CONDITION_EVENTS.name, events.condition_key(record.account, record.condition)
         case events.Status():
             return topics.STATUS.name, record.component.encode()
+        case events.Quote():
+            return topics.QUOTES.name, record.code.encode()
         case events.Stock():
             return topics.STOCKS.name, record.code.encode()
         case events.Bar():
@@ -111,6 +116,11 @@ class Publisher:
         return time.monotonic() - self._progress if len(self) else 0.0
 
     @property
+    def behind(self) -> bool:
+        """Whether Kafka takes less than it is given: what can be said once instead of often should be, now."""
+        return bool(self.spooled) or len(self._queue) > _BEHIND or self.unacknowledged > self._spool_after
+
+    @property
     def oldest(self) -> float | None:
         """`received_at` (POSIX seconds) of the oldest condition record that a power cut would lose; None if none."""
         waiting = (r.received_at for r in self._queue if r.topic == topics.CONDITION_EVENTS.name)
@@ -120,8 +130,9 @@ class Publisher:
         """Take a record for Kafka.
 
         A `passing` record is left out while others wait on the disk: the next one says it better. So is a status or a
-        raw frame while there is little room: the numbers of the frames tell that some are missing. What is larger than
-        any broker takes is left out, and said. Everything that is left out is counted by its reason.
+        raw frame while there is little room: the numbers of the frames tell that some are missing. Of
+        quotes nothing is lost by that where whoever makes them looks at `behind` first. What is larger than any broker
+        takes is left out, and said. Everything that is left out is counted by its reason.
 
         Raises:
             QueueFull: there is no room.
@@ -129,7 +140,7 @@ class Publisher:
         topic, key = route(record)
         if passing and self.spooled:
             return self._drop(topic, "superseded")
-        if isinstance(record, events.Status | events.Frame) and self._crowded:
+        if isinstance(record, events.Status | events.Frame | events.Quote) and self._crowded:
             return self._drop(topic, "crowded")
         value = events.encode(record)
         if len(value) > topics.MAX_RECORD:

@@ -99,6 +99,7 @@ class _Producer:
         self._session: Session | None = None
         self._connection = ""
         self._numbers: dict[str, int] = {}
+        self._left_out = 0
         self._sent: deque[str] = deque()
         self._patient: frozenset[str] = frozenset()
         self._last = Moment(0.0, begun)
@@ -107,7 +108,10 @@ class _Producer:
         records: list[Record] = []
         if frame.connection != self._connection:
             records += self._connect(frame)
-        lost = frame.number - self._numbers.get(frame.direction, 0) - 1
+        lost = missing = frame.number - self._numbers.get(frame.direction, 0) - 1
+        if frame.direction == "in":
+            lost -= max(0, frame.left_out - self._left_out)
+            self._left_out = max(frame.left_out, self._left_out)
         self._numbers[frame.direction] = frame.number
         self._figures.frames += 1
         self._figures.cut += frame.text.endswith(CUT)
@@ -118,6 +122,7 @@ class _Producer:
         now = self._last = Moment(max(self._seconds(frame.at), self._last.t), frame.at)
         if frame.direction == "out":
             return records + self._sending(self._session, frame, now)
+        self._session.passed_over(max(0, missing))
         return records + self._receiving(self._session, frame, now)
 
     def finish(self) -> list[Record]:
@@ -132,6 +137,7 @@ class _Producer:
         records = self.finish()
         self._connection = frame.connection
         self._numbers.clear()
+        self._left_out = 0
         self._sent.clear()
         # Without its beginning, nobody knows what was registered: such a connection is left out.
         if (frame.direction, frame.number) == ("out", 1):

@@ -34,7 +34,9 @@ from .errands import Errands
 from .journal import clipped
 from .kiwoom.client import Backoff, Client
 from .kiwoom.errors import KiwoomError
+from .kiwoom.frames import CONDITION, MARKET_CLOCK, TRADE
 from .kiwoom.lock import login_lock, state_folder
+from .kiwoom.registrations import MAX_CODES
 from .kiwoom.rest import Rest
 from .kiwoom.session import (
     MAX_CONDITIONS,
@@ -48,16 +50,21 @@ from .kiwoom.session import (
     Moment,
     Notice,
     Pinged,
+    Priced,
     SessionChanged,
     SessionState,
+    Snapshot,
     State,
     Timing,
     Traced,
+    Trades,
     Wanted,
 )
 from .kiwoom.token import Tokens, short_name
 from .publisher import KafkaAway, Publisher, QueueFull
-from .settings import BarsSettings, ConditionSource, KiwoomSettings
+from .quotes import Quotes
+from .recommended import Follower
+from .settings import BarsSettings, ConditionSource, KiwoomSettings, QuotesSettings
 from .spool import Spool
 
 _log = structlog.get_logger(__name__)
@@ -68,6 +75,11 @@ _FLUSH_WITHIN: Final = 3.0
 _HTTP_TIMEOUT: Final = 10.0
 _STOCKS_AGAIN: Final = 60.0
 _CONFIRM_EVERY: Final = 0.5
+_PRICE_EVERY: Final = 0.1
+_OF_PRICES: Final = frozenset({Trades, Priced, Entry, Snapshot, Changed, SessionChanged})
+# What a frame of nothing but prices has and has not, as Kiwoom writes it.
+_TRADE: Final = f'"{TRADE}"'
+_OTHERS: Final = (f'"{CONDITION}"', f'"{MARKET_CLOCK}"')
 _SESSION_STATES: Final[tuple[SessionState, ...]] = (
     "disconnected", "connecting", "login", "listing", "live", "displaced", "refused", "resting",
 )  # fmt: skip
@@ -90,6 +102,7 @@ async def produce(
     on_frame: Callable[[Frame], None] | None = None,
     speed: float = 1.0,
     bars: BarsSettings | None = None,
+    quotes: QuotesSettings | None = None,
 ) -> None:
     """Keep the conditions open and publish what they say, until cancelled.
 
@@ -105,6 +118,7 @@ async def produce(
         on_frame: is given every raw frame, secrets masked.
         speed: seconds of `now` per real second.
         bars: when bars are fetched, and whether; None: they can't be asked for either.
+        quotes: which prices are told; None for none.
 
     Raises:
         ConfigError: a setting is missing or wrong.
@@ -130,6 +144,7 @@ async def produce(
             shared,
             speed,
             bars,
+            quotes if quotes is not None and quotes.enabled else None,
         )
 
 
@@ -147,6 +162,7 @@ async def _produce(
     shared: Path,
     speed: float,
     bars: BarsSettings | None,
+    quotes: QuotesSettings | None,
 ) -> None:
     producer = short_name(kiwoom.app_key.get_secret_value())
     spool = Spool(state_dir / f"spool-{kiwoom.account}-{producer}", limit=kiwoom.spool_bytes)
@@ -189,7 +205,21 @@ async def _produce(
             unacknowledged=publisher.unacknowledged,
         ),
     )
-    service = _Service(known, publisher, now, ready, calendar, board.lost)
+    prices = None
+    if quotes is not None:
+        prices = Quotes(
+            quotes,
+            account=kiwoom.account,
+            producer=producer,
+            t=asyncio.get_running_loop().time(),
+            speed=speed,
+            offer=lambda quote: publisher.offer(quote, passing=True),
+            behind=lambda: publisher.behind,
+            price=lambda codes: client.price(codes),  # noqa: PLW0108 – the client comes later
+            trading=lambda at: service.calendar.trading(at),  # noqa: PLW0108 – the calendar changes
+        )
+        known.figures = prices.figures
+    service = _Service(known, publisher, now, ready, calendar, board.lost, prices)
     for status in known.retired(kept.read(), now()):
         publisher.offer(status)
     kept.write(tuple(c.name for c in conditions))
@@ -216,7 +246,12 @@ async def _produce(
                 now=now,
                 handler=service,
                 calendar=lambda: service.calendar,
-                on_frame=_each(publisher.offer if kiwoom.journal else None, board.on_frame, on_frame),
+                prices=MAX_CODES if quotes is None else quotes.slots,
+                on_frame=_each(
+                    _journal(publisher.offer, prices=quotes is None or quotes.journal) if kiwoom.journal else None,
+                    board.on_frame,
+                    on_frame,
+                ),
             )
             board.loan = client
             rest = Rest(http, tokens, rest_url=kiwoom.rest_url)
@@ -257,6 +292,8 @@ async def _produce(
                     listening.create_task(service.fetch_stocks(rest), name="stocks")
                     if board.bars is not None:
                         listening.create_task(board.bars.run(), name="bars")
+                    if prices is not None:
+                        listening.create_task(service.price(prices, bootstrap_servers, speed), name="prices")
             finally:
                 service.stopped()
                 with suppress(TimeoutError):
@@ -271,18 +308,37 @@ async def _produce(
         raise
 
 
-def _each(journal: Callable[[Record], None] | None, *others: Callable[[Frame], None] | None) -> Callable[[Frame], None]:
-    """Who is given every raw frame: the journal's topic, then whoever else asked.
+def _each(*readers: Callable[[Frame], None] | None) -> Callable[[Frame], None]:
+    """Who is given every raw frame: the journal's topic, and whoever else asked.
 
     The client calls it after the echo of a PING is on its way; encoding a frame is all that it costs there.
     """
 
     def give(frame: Frame) -> None:
-        if journal is not None:
-            journal(clipped(frame))
-        for other in others:
-            if other is not None:
-                other(frame)
+        for reader in readers:
+            if reader is not None:
+                reader(frame)
+
+    return give
+
+
+def _journal(offer: Callable[[Record], None], *, prices: bool) -> Callable[[Frame], None]:
+    """The journal's topic; without `prices`, frames of nothing but those are left out, and counted."""
+    if prices:
+        return lambda frame: offer(clipped(frame))
+    connection, left_out = "", 0
+
+    def give(frame: Frame) -> None:
+        nonlocal connection, left_out
+        if frame.connection != connection:
+            connection, left_out = frame.connection, 0
+        if frame.direction == "in":
+            if _TRADE in frame.text and not any(other in frame.text for other in _OTHERS):
+                left_out += 1
+                return
+            if left_out:
+                frame = msgspec.structs.replace(frame, left_out=left_out)
+        offer(clipped(frame))
 
     return give
 
@@ -325,8 +381,10 @@ class _Service:
         ready: Callable[[str | None], None],
         calendar: Calendar,
         lost: Callable[[str], None],
+        prices: Quotes | None = None,
     ) -> None:
         self.calendar = calendar
+        self._prices = prices
         self._lost = lost
         self._listed: dict[str, str] | None = None
         self._conditions = conditions
@@ -335,11 +393,14 @@ class _Service:
         self._ready = ready
         self._pinged: float | None = None
         self._logged_in = asyncio.Event()
+        self._trouble = ""
         self._show()
 
     # -- Handler
 
     def connecting(self, connection: str) -> None:
+        if self._prices is not None:
+            self._prices.connecting(connection)
         self._offer_all(self._conditions.connecting(connection, self._now()))
         self._show()
 
@@ -350,6 +411,10 @@ class _Service:
                 continue
             if isinstance(action, MarketClock):
                 self.calendar = self.calendar.heard(action.state, action.at)
+            if self._prices is not None and type(action) in _OF_PRICES:
+                self._prices.apply(action, now)
+                if type(action) is Trades:
+                    continue
             self._offer_all(self._conditions.apply(action, now.at))
             match action:
                 case Entry():
@@ -373,6 +438,10 @@ class _Service:
                     say("audit", name=action.condition, outcome=action.outcome, cause=action.cause)
                 case Listed():
                     self._compare_list(action)
+                case Priced(standing=standing) if standing.cause != self._trouble:
+                    self._trouble = standing.cause
+                    if standing.cause:
+                        _log.warning("prices", cause=standing.cause, registered=standing.held, wanted=standing.wanted)
                 case Notice():
                     _log.info("notice from kiwoom", code=action.code, message=action.message)
                 case _:
@@ -385,6 +454,8 @@ class _Service:
             self._show()
 
     def disconnected(self, cause: str, state: Literal["disconnected", "refused", "displaced", "resting"]) -> None:
+        if self._prices is not None:
+            self._prices.disconnected()
         with suppress(QueueFull):
             self._offer_all(self._conditions.disconnected(cause, self._now(), state))
         self._lost(cause)
@@ -418,6 +489,25 @@ class _Service:
             with suppress(QueueFull):
                 self._offer_all(self._conditions.due(self._now()))
 
+    async def price(self, prices: Quotes, bootstrap_servers: str, speed: float) -> None:
+        """Give slots, tell what waits, and follow what is recommended and how the other sessions are."""
+        loop = asyncio.get_running_loop()
+        follower = Follower(
+            bootstrap_servers=bootstrap_servers,
+            now=self._now,
+            speed=speed,
+            recommendation=prices.recommendation,
+            status=lambda status, age: prices.status(status, loop.time(), age),
+        )
+        async with asyncio.TaskGroup() as following:
+            following.create_task(follower.run(), name="recommended")
+            while True:
+                await asyncio.sleep(_PRICE_EVERY)
+                prices.others_known = follower.caught_up
+                if prices.look(loop.time(), self._now()):
+                    # Whether another session is to tell prices is not to wait for the next round of statuses.
+                    self._publisher.offer(self._conditions.session_status(self._now()), passing=True)
+
     async def remember(self, covered: _Covered) -> None:
         """Keep on disk until when each condition is covered."""
         while True:
@@ -449,7 +539,9 @@ class _Service:
     # -- the end
 
     def stopped(self) -> None:
-        """The last statuses. A session that was displaced stays so: that is what the next reader has to know."""
+        """The last quotes and statuses. A session that was displaced stays so: the next reader has to know that."""
+        if self._prices is not None:
+            self._prices.stopped()
         state, _ = self._conditions.session
         if state != "displaced":
             with suppress(QueueFull):

@@ -54,6 +54,20 @@ class KiwoomSettings(BaseModel):
         return self
 
 
+class QuotesSettings(BaseModel):
+    """`[quotes]`: prices of the stocks that are in a condition or recommended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = Field(True, description="Whether prices are told at all.")
+    slots: int = Field(150, ge=1, le=200, description="Most stocks at a time; Kiwoom takes 200 per session.")
+    per_second: int = Field(4, ge=1, le=20, description="Most quotes of a stock per second; none loses an extreme.")
+    keep: float = Field(
+        1800.0, ge=0, description="Seconds for which a stock that has left keeps its slot while nobody else wants it."
+    )
+    journal: bool = Field(False, description="Whether raw frames of nothing but prices go to the `frames` topic, too.")
+
+
 class ConditionSource(BaseModel):
     """The producer's part of one `[[conditions]]`."""
 

@@ -25,3 +25,13 @@ class LiveSettings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs a token.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the dashboard.")
     token: SecretStr = Field(SecretStr(""), description="What a browser must present when host is not loopback.")
+    user: str = Field("owner", pattern=r"^[\w.@-]{1,40}$", description="Who gives the commands of token, or of nobody.")
+    write_tokens: SecretStr = Field(
+        SecretStr(""), description="Further tokens that may write: label:token, separated by commas or lines."
+    )
+    read_tokens: SecretStr = Field(
+        SecretStr(""), description="Tokens that may only read: label:token, separated by commas or lines."
+    )
+    trusted_proxies: list[str] = Field(
+        default=[], description="Addresses or networks of proxies whose X-Forwarded-* headers are believed."
+    )

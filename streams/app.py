@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -27,7 +29,7 @@ from aiokafka import AIOKafkaClient, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.exceptions import ConsumerNotStarted
 
-from . import metrics, topics
+from . import metrics, outbox, topics
 from .changelog import Replica, Writer
 from .checkpoint import Checkpoint, pass_by
 from .events import HitstreamError, encode
@@ -50,8 +52,10 @@ CONNECT_TIMEOUT: Final = 12.0
 TICK: Final = 0.05
 #: Real seconds between two signs of life of the event loop.
 BEAT: Final = 0.2
-#: Seconds in which state gathers before it is written: several batches cost one transaction.
-GATHER: Final = 0.05
+#: Batches of a topic whose outputs may be on their way while the next one is decided.
+IN_FLIGHT: Final = 4
+#: Outputs after which a batch is sent though it is not decided to its end: the end of a condition's day is one record.
+MAX_OUTPUTS: Final = 2000
 #: Seconds without a heartbeat after which a worker is taken for dead and its partitions are given to others.
 SESSION_TIMEOUT: Final = 6.0
 #: Seconds that Kafka gets to acknowledge what is written.
@@ -162,6 +166,7 @@ class Worker:
         self._beats = 0
         self._unacknowledged: dict[object, tuple[set[str], float]] = {}
         self._policy = policy
+        self._state_interval = stream.state_interval
         self._checkpoint = checkpoint
         self._partitions = partitions
         self._replica = Replica(
@@ -171,8 +176,11 @@ class Worker:
         self._holdings: dict[Any, Holding] = {}
         self._generation = -1
         self._unsettled = asyncio.Event()
+        # Batches on their way, by topic: the last one, which waits for those before it, and how many more there may be.
+        self._flights: dict[str, asyncio.Task[bool]] = {}
+        self._slots = {name: asyncio.Semaphore(IN_FLIGHT) for name in CHANGELOGS}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Held while a batch is on its way: partitions are given up between batches, never within one.
+        # Held while a batch is decided: partitions are given up between batches, never within one.
         self._turn = {
             topic.name: asyncio.Lock() for topic in (topics.CONDITION_EVENTS, topics.TRANSITIONS, topics.COMMANDS)
         }
@@ -219,6 +227,7 @@ class Worker:
         """Write what is decided, so that nobody decides it again, and stop."""
         if not self._failure.done():
             try:
+                await self._land()
                 await self._settle()
             except Exception as error:
                 self._fail(error)
@@ -286,6 +295,7 @@ class Worker:
             async with turn:
                 pass
         try:
+            await self._land()
             await self._settle()
             await self._app.consumer.commit()
         except Exception as error:
@@ -333,11 +343,14 @@ class Worker:
         except BaseException:
             await writer.close()
             raise
-        lane: Lane = (
-            MembershipLane(tp.partition, items, end)
-            if tp.topic == topics.CONDITION_EVENTS.name
-            else StandingLane(tp.partition, items, end, self._policy)
-        )
+
+        def make() -> Lane:
+            if tp.topic == topics.CONDITION_EVENTS.name:
+                return MembershipLane(tp.partition, items, end)
+            return StandingLane(tp.partition, items, end, self._policy)
+
+        # A million memberships take seconds, in which the event loop must turn. Nobody else touches the values.
+        lane = await asyncio.to_thread(make)
         metrics.RECOVERIES.labels(tp.topic).inc()
         self._holdings[tp] = Holding(lane, writer, self._replica, changelog)
 
@@ -362,33 +375,71 @@ class Worker:
                         batch = await consumer.next_of(event.message)
                         if not batch:
                             continue
-                        started = time.monotonic()
                         await process(tp, batch)
                     except Exception as error:
                         self._fail(error)
                         # Faust would acknowledge the batch and go on behind it.
                         await asyncio.Event().wait()
-                    metrics.done(tp.topic, batch, time.monotonic() - started)
 
         self._app.agent(topic, name=source.name)(agent)
 
     async def _derive(self, tp: Any, batch: Sequence[Any]) -> None:
-        """Decide a batch of one partition and send its outputs; its state is written behind it."""
-        holding = self._holdings[tp]
+        """Decide a batch of one partition and send its outputs, in parts where they are many."""
+        while batch:
+            await self._slots[tp.topic].acquire()
+            batch = await self._derive_some(tp, batch)
+
+    async def _derive_some(self, tp: Any, batch: Sequence[Any]) -> Sequence[Any]:
+        """Decide records of a batch until there are enough outputs, and send them; returns the records that are left.
+
+        The next ones are decided while the outputs are on their way.
+        """
+        started, holding = time.monotonic(), self._holdings[tp]
         outputs: list[Output] = []
-        for record in batch:
+        ignored = Counter[str]()
+        count = 0
+        for count, record in enumerate(batch, 1):  # noqa: B007 – it is used behind the loop
             decision = self._decide(holding.lane, record)
             outputs += decision.outputs
-            for reason in decision.ignored:
-                metrics.IGNORED.labels(tp.topic, reason).inc()
+            ignored.update(decision.ignored)
+            if len(outputs) >= MAX_OUTPUTS:
+                break
+        for reason, times in ignored.items():
+            metrics.IGNORED.labels(tp.topic, reason).inc(times)
+        writes, end = holding.lane.writes(), batch[count - 1].offset + 1
+        self._app.consumer.pass_over(tp, end)
         await self._checkpoint("decided", tp.topic)
-        await self._publish(tp.topic, outputs)
-        await self._checkpoint("outputs-acknowledged", tp.topic)
-        holding.add(holding.lane.writes(), batch[-1].offset + 1)
-        self._unsettled.set()
-        # A lane that took the place of this one meanwhile has yet to read the batch.
-        if self._holdings.get(tp) is holding:
-            self._app.consumer.pass_over(tp, batch[-1].offset + 1)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._writing({output.topic for output in outputs}))
+            sent = await self._send(tp.topic, outputs)
+            on_its_way = stack.pop_all()
+
+        async def arrive(before: asyncio.Task[bool] | None) -> bool:
+            """Let the state follow, once Kafka has the outputs: of this batch, and of all before it."""
+            try:
+                with on_its_way:
+                    await sent.acknowledged()
+                if before is not None and not await before:
+                    return False
+                await self._checkpoint("outputs-acknowledged", tp.topic)
+                holding.add(writes, end)
+                self._unsettled.set()
+                metrics.published(outputs, self._now())
+                metrics.done(tp.topic, count, time.monotonic() - started)
+            except Exception as error:
+                self._fail(error)
+                return False
+            finally:
+                self._slots[tp.topic].release()
+            return True
+
+        self._flights[tp.topic] = asyncio.create_task(arrive(self._flights.get(tp.topic)))
+        return batch[count:]
+
+    async def _land(self) -> None:
+        """Wait until no batch is on its way."""
+        if self._flights:
+            await asyncio.wait(self._flights.values())
 
     def _decide(self, lane: Lane, record: Any) -> Decision:
         try:
@@ -404,10 +455,11 @@ class Worker:
             log.warning("dead letter", reason=letter.reason, **place)
         else:
             log.exception("dead letter: the record can't be applied", **place)
-        return Output(topics.DEAD_LETTERS.name, record.topic.encode(), letter)
+        return Output(topics.DEAD_LETTERS.name, record.topic.encode(), letter, encode(letter))
 
     async def _relay(self, tp: Any, batch: Sequence[Any]) -> None:
         """Accept commands: from here on they are part of the log that decides."""
+        started = time.monotonic()
         outputs: list[Output] = []
         for record in batch:
             try:
@@ -417,6 +469,7 @@ class Worker:
         await self._publish(tp.topic, outputs)
         self._app.consumer.pass_over(tp, batch[-1].offset + 1)
         self._app.consumer.finish(tp, batch[-1].offset + 1)
+        metrics.done(tp.topic, len(batch), time.monotonic() - started)
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -424,7 +477,7 @@ class Worker:
         """Write state as it comes, a little later: what gathers meanwhile is written together."""
         while not self._failure.done():
             await self._unsettled.wait()
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(self._state_interval)
             self._unsettled.clear()
             try:
                 # Who leaves waits for it (`_leave`) instead of leaving half a transaction behind.
@@ -454,11 +507,12 @@ class Worker:
             await asyncio.sleep(TICK)
             now = self._now()
             for tp, holding in list(self._holdings.items()):
-                if outputs := holding.lane.overdue(now):
+                while outputs := list(itertools.islice(holding.lane.overdue(now), MAX_OUTPUTS)):
                     try:
                         await self._publish(tp.topic, outputs, tp.partition)
                     except (KafkaError, HitstreamError) as error:
                         self._fail(error)
+                        return
 
     async def _measure(self) -> None:
         """Look at how far the logs are ahead of us, also while nothing is done."""
@@ -474,14 +528,15 @@ class Worker:
 
     async def _publish(self, source: str, outputs: Sequence[Output], partition: int | None = None) -> None:
         """Publish what a topic led to, in this order; all of it is acknowledged then."""
-        producer, pending = self._app.producer, []
         with self._writing({output.topic for output in outputs}):
-            for output in outputs:
-                value = encode(output.record)
-                pending.append(await producer.send(output.topic, output.key, value, partition, None, None))
-                await self._checkpoint("output-sent", source)
-            await asyncio.gather(*pending)
+            sent = await self._send(source, outputs, partition)
+            await sent.acknowledged()
         metrics.published(outputs, self._now())
+
+    async def _send(self, source: str, outputs: Sequence[Output], partition: int | None = None) -> outbox.Sent:
+        return await outbox.send(
+            self._app.producer.kafka, outputs, partition, lambda: self._checkpoint("output-sent", source)
+        )
 
     @contextlib.contextmanager
     def _writing(self, names: set[str]) -> Iterator[None]:
@@ -534,7 +589,7 @@ def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, check
         consumer_group_instance_id=stream.instance or None,
         broker_rebalance_timeout=10.0,
         broker_request_timeout=30.0,
-        broker_commit_interval=1.0,
+        broker_commit_interval=stream.commit_interval,
         broker_max_poll_records=2000,
         broker_max_poll_interval=120.0,
         stream_wait_empty=True,
@@ -548,5 +603,6 @@ def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, check
     )
     app.transport = Transport(app.conf.broker_consumer, app, loop=app.loop)
     app.transport.checkpoint = checkpoint
+    app.transport.batch_records, app.transport.fetch_wait = stream.batch_records, stream.fetch_wait
     app.producer_transport = Transport(app.conf.broker_producer, app, loop=app.loop)
     return app

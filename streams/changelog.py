@@ -17,9 +17,11 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from . import outbox
 from .checkpoint import Checkpoint
 from .events import HitstreamError
 
@@ -123,6 +125,14 @@ class Replica:
                 values[key] = value
 
 
+class _Entry(msgspec.Struct):
+    """A value on its way to a changelog; None: forgotten."""
+
+    topic: str
+    key: bytes
+    value: bytes | None
+
+
 class Writer:
     """Writes the state of one partition, for as long as no other worker opens it."""
 
@@ -153,17 +163,19 @@ class Writer:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await producer.begin_transaction()
-                pending = []
-                for key, value in values.items():
-                    pending.append(await producer.send(topic, value, key=key, partition=partition))
-                    await self._checkpoint("value-sent", topic)
-                written = await asyncio.gather(*pending)
+                sent = await outbox.send(
+                    producer,
+                    (_Entry(topic, key, value) for key, value in values.items()),
+                    partition,
+                    lambda: self._checkpoint("value-sent", topic),
+                )
+                end = await sent.acknowledged()
                 await self._checkpoint("values-acknowledged", topic)
                 await producer.commit_transaction()
         except ProducerFenced as error:
             raise Fenced(f"another worker has taken over {topic}[{partition}]") from error
         await self._checkpoint("state-written", topic)
-        return int(written[-1].offset) + 1
+        return end
 
     async def close(self) -> None:
         """Let go of the connection. What is not written by now never will be."""

@@ -17,6 +17,7 @@ Units and conventions, once for all records:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -244,7 +245,7 @@ class Withdraw(Record, frozen=True, kw_only=True):
 # --- recommendations --------------------------------------------------------------------------------------------------
 
 
-class Reason(msgspec.Struct, frozen=True, kw_only=True):
+class Reason(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why a stock is recommended, and how much of the score this is.
 
     `since` is when the current visit (or the search, or the command) began, `visits` how often the stock entered the
@@ -305,8 +306,10 @@ class Stock(Record, frozen=True, kw_only=True):
 class Quote(Record, frozen=True, kw_only=True):
     """A stock's price: the last, and what happened since the quote before.
 
-    `high`, `low`, `volume` and `trades` cover the time since the previous `Quote` of this code, so that conflation
-    loses no extreme; `change_rate` is against the previous close; `day_volume` is cumulative.
+    `high`, `low`, `volume` and `trades` cover the trades since the previous `Quote` of this code, exchange and session,
+    so that conflation loses no extreme; `change_rate` is against the previous close; `day_volume` is cumulative, as the
+    exchange says it. Where it grew by more than `volume` since the quote before, the rest was traded unheard.
+    `received_at` is when the last of the trades was heard; with code, exchange and session it is the identity.
     """
 
     code: str
@@ -373,13 +376,18 @@ class Status(Record, frozen=True, kw_only=True):
 
 
 class Frame(Record, frozen=True, kw_only=True):
-    """One raw frame as received (`in`) or sent (`out`) on a connection, numbered from 1 per direction, masked."""
+    """One raw frame as received (`in`) or sent (`out`) on a connection, numbered from 1 per direction, masked.
+
+    A missing number is a lost frame, except for those of nothing but prices that were left out on purpose: `left_out`
+    counts them from the beginning of the connection to this frame.
+    """
 
     connection: str
     number: int
     direction: Literal["in", "out"]
     at: Moment
     text: str
+    left_out: int = 0
 
 
 LetterCause = Literal["empty", "malformed", "invalid", "key", "failed", "unfit", "refused"]
@@ -530,6 +538,7 @@ def trading_date(at: datetime) -> date:
     return at.astimezone(KST).date()
 
 
+@functools.lru_cache(maxsize=64)
 def day_end(day: date) -> datetime:
     """The deadline of a trading date: midnight KST at its end."""
     return datetime(day.year, day.month, day.day, tzinfo=KST) + timedelta(days=1)

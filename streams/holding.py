@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+import msgspec
 from aiokafka import TopicPartition
 
 from .changelog import Replica, Writer
-from .lane import Lane
+from .lane import Lane, Value
 
 
 class Holding:
@@ -29,11 +30,14 @@ class Holding:
         self._writer = writer
         self._replica = replica
         self._changelog = changelog
-        self._pending: dict[bytes, bytes | None] = {}
+        self._pending: dict[bytes, Value | None] = {}
         self._settling = asyncio.Lock()
 
-    def add(self, writes: Iterable[tuple[bytes, bytes | None]], ahead: int) -> None:
-        """Note what changed up to `ahead`; Kafka must have all outputs of it."""
+    def add(self, writes: Iterable[tuple[bytes, Value | None]], ahead: int) -> None:
+        """Note what changed up to `ahead`; Kafka must have all outputs of it.
+
+        Values are frozen, and only the last one of a key is written: none is encoded before.
+        """
         self._pending.update(writes)
         self.ahead = ahead
 
@@ -44,12 +48,15 @@ class Holding:
             ahead = self.ahead
             if pending:
                 try:
-                    position = await self._writer.write(pending)
+                    values = {
+                        key: None if value is None else msgspec.json.encode(value) for key, value in pending.items()
+                    }
+                    position = await self._writer.write(values)
                 except BaseException:
                     # It is still to be written: nothing after it may be taken for settled.
                     self._pending = pending | self._pending
                     raise
-                self._replica.keep(self._changelog, pending, position)
+                self._replica.keep(self._changelog, values, position)
             self.settled = ahead
         return ahead
 

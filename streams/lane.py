@@ -11,10 +11,11 @@ record that a value already holds leaves that value alone, so a lane may be stop
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+import itertools
+from collections.abc import Hashable, Iterable, Iterator
+from datetime import date, datetime, timedelta
 from types import EllipsisType
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -22,12 +23,13 @@ from . import commands, membership, recommend, topics
 from .events import (
     Command,
     ConditionRecord,
-    Due,
     HitstreamError,
     LetterCause,
     Record,
     StockRecord,
+    Transition,
     condition_key,
+    day_end,
     encode,
 )
 
@@ -59,20 +61,25 @@ class Unreadable(HitstreamError):
         self.cause = cause
 
 
-class Output(NamedTuple):
-    """One record to publish, and when what it is about became known to us (None: nothing to measure)."""
+class Output(msgspec.Struct, frozen=True):
+    """One record to publish, its bytes, and when what it is about became known to us (None: nothing to measure)."""
 
     topic: str
     key: bytes
     record: Record
+    value: bytes
     heard_at: datetime | None = None
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True):
     """What one record leads to: what to publish, and why (parts of) it changed nothing."""
 
     outputs: list[Output]
     ignored: list[str]
+
+
+#: What is remembered under one table key. Frozen: it may be kept and written later (`encode_value`).
+Value = membership.Member | membership.Day | recommend.Standing
 
 
 class Lane(Protocol):
@@ -92,11 +99,11 @@ class Lane(Protocol):
             Exception: whatever else a rule raises.
         """
 
-    def writes(self) -> list[tuple[bytes, bytes | None]]:
+    def writes(self) -> list[tuple[bytes, Value | None]]:
         """The values changed since the last call, in the order in which they must be written; None: forgotten."""
 
-    def overdue(self, now: datetime) -> list[Output]:
-        """The deadlines that have passed and were not announced yet."""
+    def overdue(self, now: datetime) -> Iterator[Output]:
+        """The deadlines that have passed and were not announced yet. What is not taken of them comes next time."""
 
 
 _T = TypeVar("_T", bound=Record)
@@ -112,20 +119,19 @@ def checked(key: Key, expected: bytes) -> None:
         raise Unreadable(f"its key is {key!r:.100} and should be {expected!r:.100}", "key")
 
 
-def fitting(outputs: list[Output]) -> list[Output]:
-    """The outputs, once it is sure that they can be written.
+def fitting(topic: topics.Topic, key: bytes, record: Record, heard_at: datetime | None = None) -> Output:
+    """A record as it is to be published.
 
     Raises:
-        Unreadable: one can't be, or is larger than what a broker takes.
+        Unreadable: it can't be written, or is larger than what a broker takes.
     """
-    for output in outputs:
-        try:
-            size = len(encode(output.record)) + len(output.key)
-        except (TypeError, ValueError, msgspec.MsgspecError) as error:
-            raise Unreadable(f"what it leads to can't be written: {error}", "unfit") from error
-        if size > topics.MAX_RECORD:
-            raise Unreadable(f"what it leads to has {size} bytes, more than a broker takes", "unfit")
-    return outputs
+    try:
+        value = encode(record)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise Unreadable(f"what it leads to can't be written: {error}", "unfit") from error
+    if (size := len(value) + len(key)) > topics.MAX_RECORD:
+        raise Unreadable(f"what it leads to has {size} bytes, more than a broker takes", "unfit")
+    return Output(topic.name, key, record, value, heard_at)
 
 
 def decode(decoder: msgspec.json.Decoder[_T], value: bytes | None) -> _T:
@@ -157,8 +163,7 @@ def relay(value: bytes | None, now: datetime | None = None) -> Output:
     command = decode(_command, value)
     if reason := commands.refusal(command, now):
         raise Unreadable(f"refused: {reason}")
-    (output,) = fitting([Output(topics.TRANSITIONS.name, command.code.encode(), command)])
-    return output
+    return fitting(topics.TRANSITIONS, command.code.encode(), command)
 
 
 def _keys(items: Iterable[tuple[bytes, bytes]], partition: int) -> Iterator[tuple[list[str], bytes]]:
@@ -169,29 +174,35 @@ def _keys(items: Iterable[tuple[bytes, bytes]], partition: int) -> Iterator[tupl
             yield key[1:], value
 
 
-class _Agenda:
-    """Deadlines to be announced: each once, when its moment has passed."""
+_Noted = TypeVar("_Noted", bound=Hashable)
+
+
+class _Agenda(Generic[_Noted]):
+    """What is to be announced: each once, when its moment has passed."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[datetime, str, tuple[str, str]]] = []
-        self._noted: dict[str, datetime] = {}
+        self._heap: list[tuple[datetime, int, _Noted]] = []
+        self._noted: set[_Noted] = set()
+        self._number = itertools.count()
 
-    def note(self, due: Due, owner: tuple[str, str]) -> None:
-        if due.id not in self._noted:
-            self._noted[due.id] = due.at
-            heapq.heappush(self._heap, (due.at, due.id, owner))
+    def __contains__(self, what: _Noted) -> bool:
+        return what in self._noted
 
-    def pop(self, now: datetime) -> Iterator[tuple[str, tuple[str, str]]]:
-        """Ids and owners of the deadlines that have passed by now."""
+    def note(self, at: datetime, what: _Noted) -> None:
+        if what not in self._noted:
+            self._noted.add(what)
+            heapq.heappush(self._heap, (at, next(self._number), what))
+
+    def pop(self, now: datetime) -> Iterator[_Noted]:
+        """What has passed by now."""
         while self._heap and self._heap[0][0] <= now:
-            _, id_, owner = heapq.heappop(self._heap)
-            yield id_, owner
+            yield heapq.heappop(self._heap)[2]
         if not self._heap:
             self._noted.clear()
 
-    def forget(self, id_: str) -> None:
-        """Nothing is due under this id at the moment: it may be noted again."""
-        self._noted.pop(id_, None)
+    def forget(self, what: _Noted) -> None:
+        """It is not due at the moment: it may be noted again."""
+        self._noted.discard(what)
 
 
 class MembershipLane:
@@ -209,7 +220,7 @@ class MembershipLane:
         self._states: dict[tuple[str, str], membership.State] = {}
         self._changed: dict[tuple[str, str], set[str]] = {}
         self._last = -1
-        self._agenda = _Agenda()
+        self._agenda = _Agenda[tuple[str, str, date]]()
         for key, value in _keys(items, partition):
             state = self._state(key[0], key[1])
             if len(key) == 2:
@@ -230,26 +241,24 @@ class MembershipLane:
         owner = record.account, record.condition
         state = self._states.get(owner) or membership.State(*owner)
         effect = membership.apply(state, record, position)
+        # What can fail stands before what remembers: a record that fails leaves the lane as it was.
         outputs = []
         for output in effect.outputs:
-            fresh = getattr(output, "origin", "") == "realtime"
-            outputs.append(
-                Output(topics.TRANSITIONS.name, output.code.encode(), output, output.received_at if fresh else None)
-            )
-        # What can fail stands before what remembers: a record that fails leaves the lane as it was.
-        fitting(outputs)
+            fresh = isinstance(output, Transition) and output.origin == "realtime"
+            heard_at = output.received_at if fresh else None
+            outputs.append(fitting(topics.TRANSITIONS, output.code.encode(), output, heard_at))
         if effect.day is not None:
-            membership.day_end_due(*owner, effect.day.date)
+            day_end(effect.day.date)
             self._states[owner] = state
             state.advance(effect)
             self._changed.setdefault(owner, set()).update(effect.members)
             self._note(state)
         return Decision(outputs, [ignored.reason for ignored in effect.ignored])
 
-    def writes(self) -> list[tuple[bytes, bytes | None]]:
-        kept: list[tuple[bytes, bytes | None]] = []
-        days: list[tuple[bytes, bytes | None]] = []
-        gone: list[tuple[bytes, bytes | None]] = []
+    def writes(self) -> list[tuple[bytes, Value | None]]:
+        kept: list[tuple[bytes, Value | None]] = []
+        days: list[tuple[bytes, Value | None]] = []
+        gone: list[tuple[bytes, Value | None]] = []
         for (account, condition), codes in self._changed.items():
             state = self._states[account, condition]
             for code in sorted(codes):
@@ -258,22 +267,20 @@ class MembershipLane:
                 if member is None:
                     gone.append((key, None))
                 else:
-                    kept.append((key, msgspec.json.encode(member)))
-            days.append((_key_encoder.encode((self.partition, account, condition)), msgspec.json.encode(state.day)))
+                    kept.append((key, member))
+            days.append((_key_encoder.encode((self.partition, account, condition)), state.day))
         self._changed.clear()
         return [*kept, *days, *gone]
 
-    def overdue(self, now: datetime) -> list[Output]:
-        outputs: list[Output] = []
-        for id_, (account, condition) in self._agenda.pop(now):
+    def overdue(self, now: datetime) -> Iterator[Output]:
+        for noted in self._agenda.pop(now):
+            account, condition, day = noted
             state = self._states[account, condition]
-            if state.day is not None and state.deadline() is not None:
-                due = membership.day_end_due(account, condition, state.day.date)
-                if due.id == id_:
-                    outputs.append(Output(topics.CONDITION_EVENTS.name, condition_key(account, condition), due))
-                    continue
-            self._agenda.forget(id_)
-        return outputs
+            if state.day is not None and state.day.date == day and state.deadline() is not None:
+                due = membership.day_end_due(account, condition, day)
+                yield fitting(topics.CONDITION_EVENTS, condition_key(account, condition), due)
+            else:
+                self._agenda.forget(noted)
 
     def _state(self, account: str, condition: str) -> membership.State:
         state = self._states.get((account, condition))
@@ -282,11 +289,11 @@ class MembershipLane:
         return state
 
     def _note(self, state: membership.State) -> None:
-        if state.day is not None and state.deadline() is not None:
-            self._agenda.note(
-                membership.day_end_due(state.account, state.condition, state.day.date),
-                (state.account, state.condition),
-            )
+        if state.day is None:
+            return
+        noted = state.account, state.condition, state.day.date
+        if noted not in self._agenda and (deadline := state.deadline()) is not None:
+            self._agenda.note(deadline, noted)
 
     def _positions(self) -> Iterator[int]:
         for state in self._states.values():
@@ -316,7 +323,7 @@ class StandingLane:
         #: Recommendations that are open.
         self.open = sum(standing.opening is not None for standing in self._standings.values())
         self._last = -1
-        self._agenda = _Agenda()
+        self._agenda = _Agenda[tuple[tuple[str, str], recommend.Deadline]]()
         if any(standing.position >= end for standing in self._standings.values()):
             self._forget_positions()
         for standing in self._standings.values():
@@ -331,43 +338,42 @@ class StandingLane:
         owner = record.account, record.code
         before = self._standings.get(owner)
         outcome = recommend.apply(before, record, position, self._policy)
-        outputs = fitting(
-            [
-                Output(topics.RECOMMENDATIONS.name, revision.code.encode(), revision, _heard_at(record))
-                for revision in outcome.revisions
-            ]
-        )
         # What can fail stands before what remembers: a record that fails leaves the lane as it was.
+        outputs = [
+            fitting(topics.RECOMMENDATIONS, revision.code.encode(), revision, _heard_at(record))
+            for revision in outcome.revisions
+        ]
         if outcome.standing is not None and outcome.standing is not before:
-            due = recommend.dues(outcome.standing)
+            deadlines = [d for d in recommend.deadlines(outcome.standing) if (owner, d) not in self._agenda]
+            for deadline in deadlines:
+                recommend.due(outcome.standing, deadline)
             self.open += (outcome.standing.opening is not None) - (before is not None and before.opening is not None)
             self._standings[owner] = outcome.standing
             self._changed.add(owner)
-            for deadline in due:
-                self._agenda.note(deadline, owner)
+            for deadline in deadlines:
+                self._agenda.note(deadline.at, (owner, deadline))
         return Decision(outputs, [outcome.ignored] if outcome.ignored else [])
 
-    def writes(self) -> list[tuple[bytes, bytes | None]]:
-        values: list[tuple[bytes, bytes | None]] = [
-            (_key_encoder.encode((self.partition, *owner)), msgspec.json.encode(self._standings[owner]))
-            for owner in sorted(self._changed)
+    def writes(self) -> list[tuple[bytes, Value | None]]:
+        values: list[tuple[bytes, Value | None]] = [
+            (_key_encoder.encode((self.partition, *owner)), self._standings[owner]) for owner in sorted(self._changed)
         ]
         self._changed.clear()
         return values
 
-    def overdue(self, now: datetime) -> list[Output]:
-        outputs: list[Output] = []
-        for id_, owner in self._agenda.pop(now):
-            due = next((due for due in recommend.dues(self._standings[owner]) if due.id == id_), None)
-            if due is None:
-                self._agenda.forget(id_)
+    def overdue(self, now: datetime) -> Iterator[Output]:
+        for noted in self._agenda.pop(now):
+            owner, deadline = noted
+            standing = self._standings[owner]
+            if deadline in recommend.deadlines(standing):
+                due = recommend.due(standing, deadline)
+                yield fitting(topics.TRANSITIONS, due.code.encode(), due)
             else:
-                outputs.append(Output(topics.TRANSITIONS.name, due.code.encode(), due))
-        return outputs
+                self._agenda.forget(noted)
 
     def _note(self, standing: recommend.Standing) -> None:
-        for due in recommend.dues(standing):
-            self._agenda.note(due, (standing.account, standing.code))
+        for deadline in recommend.deadlines(standing):
+            self._agenda.note(deadline.at, ((standing.account, standing.code), deadline))
 
     def _forget_positions(self) -> None:
         for owner, standing in self._standings.items():
@@ -375,10 +381,6 @@ class StandingLane:
 
 
 def _heard_at(record: StockRecord) -> datetime | None:
-    fresh = getattr(record, "origin", "") == "realtime" and getattr(record, "kind", "") == "entered"
-    return getattr(record, "received_at", None) if fresh else None
-
-
-def encoded(outputs: Iterable[Output]) -> Iterator[tuple[str, bytes, bytes]]:
-    """Topic, key and value of each output."""
-    return ((output.topic, output.key, encode(output.record)) for output in outputs)
+    if isinstance(record, Transition) and record.origin == "realtime" and record.kind == "entered":
+        return record.received_at
+    return None

@@ -42,12 +42,14 @@ from .events import (
 #: not know of that change yet.
 SNAPSHOT_GRACE: Final = timedelta(seconds=2)
 
+# What is remembered holds no cycle (`gc=False`): the collector would walk over a million values each time.
+
 Origin = Literal["realtime", "snapshot", "day-end"]
 Reason = Literal["repeat", "late", "exit-without-hit", "left-alone", "replayed"]
 Place = tuple[datetime, int, int]
 
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
+class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is remembered of a stock in a condition on the trading `date`.
 
     `since` is when the current or last visit began. `changed_at`, `session` and `received_at` are those of the record
@@ -68,7 +70,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     position: int = -1
 
 
-class Day(msgspec.Struct, frozen=True, kw_only=True):
+class Day(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the members of a condition share: the trading `date` and what of it was seen.
 
     `listed` says that the day's first snapshot was seen, `seen` holds a mark of every snapshot, search and gap of

@@ -5,8 +5,9 @@ Nothing here decides anything: `streams.app` says what happened, and this module
 
 from __future__ import annotations
 
+import collections
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -66,25 +67,29 @@ PROGRESS: Final = Gauge(
 _measured: Final[set[tuple[str, int]]] = set()
 
 
-def published(outputs: Iterable[Output], now: datetime) -> None:
-    """Count outputs that Kafka has acknowledged; `now` is the product's clock."""
+def published(outputs: Sequence[Output], now: datetime) -> None:
+    """Count the outputs of a batch that Kafka has acknowledged; `now` is the product's clock."""
+    counts = collections.Counter[Any]()
+    latencies = {topic: LATENCY.labels(topic) for topic in {o.topic for o in outputs if o.heard_at}}
     for output in outputs:
-        RECORDS_OUT.labels(output.topic).inc()
+        counts[RECORDS_OUT, output.topic] += 1
         if output.heard_at is not None:
-            LATENCY.labels(output.topic).observe(max(0.0, (now - output.heard_at).total_seconds()))
+            latencies[output.topic].observe(max(0.0, (now - output.heard_at).total_seconds()))
         match output.record:
             case Transition(kind=kind, origin=origin):
-                TRANSITIONS.labels(kind, origin).inc()
+                counts[TRANSITIONS, kind, origin] += 1
             case Recommendation(state=state, cause=cause):
-                RECOMMENDATIONS.labels(state, cause).inc()
-            case DeadLetter(topic=topic, cause=cause):
-                DEAD.labels(topic, cause).inc()
+                counts[RECOMMENDATIONS, state, cause] += 1
+            case DeadLetter(topic=source, cause=cause):
+                counts[DEAD, source, cause] += 1
+    for (counter, *labels), count in counts.items():
+        counter.labels(*labels).inc(count)
 
 
-def done(topic: str, batch: Sequence[Any], seconds: float) -> None:
-    """Count a batch that is done, and how long it took."""
-    RECORDS_IN.labels(topic).inc(len(batch))
-    BATCH_RECORDS.labels(topic).observe(len(batch))
+def done(topic: str, records: int, seconds: float) -> None:
+    """Count a batch of so many records that is done, and how long it took."""
+    RECORDS_IN.labels(topic).inc(records)
+    BATCH_RECORDS.labels(topic).observe(records)
     BATCH_SECONDS.labels(topic).observe(seconds)
     PROGRESS.set(time.time())
 

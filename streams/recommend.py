@@ -43,7 +43,7 @@ Ignored = Literal["repeat", "late", "exit-without-entry", "nothing-open", "repla
 _EPSILON: Final = 1e-9
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class Visit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A stock's current or last visit to a condition.
 
     `entry` and `inside` are those of the last transition. `since` is when the visit began, `visits` how many there
@@ -60,14 +60,14 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     left_at: datetime | None = None
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A search of a condition found the stock: since when, in how many searches."""
 
     since: datetime
     searches: tuple[str, ...]
 
 
-class Manual(msgspec.Struct, frozen=True, kw_only=True):
+class Manual(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A person recommends the stock."""
 
     since: datetime
@@ -75,7 +75,7 @@ class Manual(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Opening(msgspec.Struct, frozen=True, kw_only=True):
+class Opening(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The open recommendation, as the last revision told it."""
 
     recommendation_id: str
@@ -86,7 +86,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that is remembered of one (account, code) on the trading `date`.
 
     `openings` counts the recommendations of the date. `barred` says that one expired or was withdrawn and the score
@@ -141,12 +141,16 @@ class Outcome:
     ignored: Ignored | None = None
 
 
-class Deadline(msgspec.Struct, frozen=True, order=True):
-    """A moment at which a standing changes by itself. They are applied in this order."""
+class Deadline(msgspec.Struct, frozen=True, order=True, gc=False):
+    """A moment at which a standing changes by itself. They are applied in this order.
+
+    `condition` is that of a hold, `recommendation_id` that which expires.
+    """
 
     at: datetime
     kind: Literal["day-end", "expiry", "hold"]
     condition: str = ""
+    recommendation_id: str = ""
 
 
 def apply(standing: Standing | None, record: StockRecord, position: int, policy: Policy) -> Outcome:
@@ -171,37 +175,36 @@ def apply(standing: Standing | None, record: StockRecord, position: int, policy:
             if _date_of(record) > turn.standing.date:
                 turn.end_day(day_end(turn.standing.date), _date_of(record))
             ignored = turn.take(record)
-    if turn.standing == standing and not turn.revisions:
+    if not turn.revisions and turn.standing == standing:
         return Outcome(standing if standing.position >= 0 else None, ignored=ignored or "repeat")
     return Outcome(msgspec.structs.replace(turn.standing, position=position), turn.revisions, ignored)
 
 
-def dues(standing: Standing) -> list[Due]:
-    """The deadlines that somebody has to announce when they pass, earliest first.
+def deadlines(standing: Standing) -> list[Deadline]:
+    """What somebody has to announce when it passes, earliest first; `due` is how.
 
     The end of the day is among them only while a recommendation is open: nothing else is visible of it, and the
     first record of the next day lets it pass.
     """
-    return [
-        _due(standing, deadline)
-        for deadline in _deadlines(standing)
-        if deadline.kind != "day-end" or standing.opening is not None
-    ]
+    return [deadline for deadline in _deadlines(standing) if deadline.kind != "day-end" or standing.opening is not None]
 
 
 def _deadlines(standing: Standing) -> list[Deadline]:
     pending = [
         Deadline(visit.hold_until, "hold", condition)
         for condition, visit in standing.visits.items()
-        if visit.inside and visit.hold_until is not None and not visit.confirmed
+        if visit.hold_until is not None and visit.inside and not visit.confirmed
     ]
-    if standing.opening is not None and standing.opening.expires_at is not None:
-        pending.append(Deadline(standing.opening.expires_at, "expiry"))
-    return sorted([*pending, Deadline(day_end(standing.date), "day-end")])
+    pending.append(Deadline(day_end(standing.date), "day-end"))
+    opening = standing.opening
+    if opening is not None and opening.expires_at is not None:
+        pending.append(Deadline(opening.expires_at, "expiry", "", opening.recommendation_id))
+    return sorted(pending) if len(pending) > 1 else pending
 
 
-def _due(standing: Standing, deadline: Deadline) -> Due:
-    opened = standing.opening.recommendation_id if deadline.kind == "expiry" and standing.opening else ""
+def due(standing: Standing, deadline: Deadline) -> Due:
+    """The record that announces a deadline."""
+    opened = deadline.recommendation_id
     at = deadline.at.astimezone(UTC)
     return Due(
         id=identity("due", deadline.kind, standing.account, standing.code, deadline.condition, opened, at.isoformat()),
@@ -251,12 +254,12 @@ class _Turn:
     def pass_until(self, moment: datetime, *, including: bool) -> bool:
         """Apply every deadline before `moment` (and at it), each dated with its own moment. Whether there was one."""
         passed = False
-        while deadlines := _deadlines(self.standing):
-            deadline = deadlines[0]
+        while True:
+            deadline = _deadlines(self.standing)[0]
             if deadline.at > moment or (deadline.at == moment and not including):
                 break
             passed = True
-            cause_id = _due(self.standing, deadline).id
+            cause_id = due(self.standing, deadline).id
             match deadline.kind:
                 case "day-end":
                     self.end_day(deadline.at, trading_date(moment))
@@ -271,7 +274,7 @@ class _Turn:
     def end_day(self, at: datetime, following: date) -> None:
         """The trading date is over: the recommendation closes and everything is forgotten."""
         if self.standing.opening is not None:
-            cause_id = _due(self.standing, Deadline(at, "day-end")).id
+            cause_id = due(self.standing, Deadline(at, "day-end")).id
             self._close("day-end", cause_id, at, at.astimezone(UTC))
         self.standing = Standing(account=self.standing.account, code=self.standing.code, date=following)
 

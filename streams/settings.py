@@ -60,6 +60,29 @@ class StreamSettings(BaseModel):
     stalled_after: float = Field(
         60.0, ge=1, description="Seconds without progress, while Kafka answers, after which a worker is ended as hung."
     )
+    batch_records: int = Field(
+        500,
+        ge=1,
+        le=10_000,
+        description="Records of a partition that are decided, sent, written and committed together, at most.",
+    )
+    state_interval: float = Field(
+        0.05,
+        ge=0.001,
+        le=10,
+        description="Seconds in which state gathers before it is written, behind the outputs, which do not wait for "
+        "it: how much is decided again after a crash.",
+    )
+    commit_interval: float = Field(
+        1.0, ge=0.05, le=60, description="Seconds between two commits of offsets; what is not committed is read again."
+    )
+    fetch_wait: float = Field(
+        0.25,
+        ge=0.01,
+        le=5,
+        description="Seconds that the broker may hold an empty answer. A record that comes ends the wait at once; a "
+        "partition that is taken over may have to wait for it.",
+    )
     instance: str = Field(
         "",
         description="Name of this worker, stable across its restarts and given to no other: after a crash it has its "

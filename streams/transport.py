@@ -30,12 +30,18 @@ from .checkpoint import Checkpoint, pass_by
 
 log = structlog.get_logger(__name__)
 
-#: Records in one batch, at most: what is decided, sent, written and committed together.
-MAX_BATCH: Final = 500
-
-
 #: How often a hole is read again before it is taken for one in the log.
 _REREADS: Final = 5
+
+
+class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """The thread in which Faust has its Kafka consumer."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust says 1.5 s, for which whoever goes to another offset may wait: an answer must come before he is asked.
+        consumer._fetch_max_wait_ms = int(self.transport.fetch_wait * 1000)
+        return consumer
 
 
 class _NothingRead(dict[Any, Any]):
@@ -59,6 +65,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._read_offset = _NothingRead()
         self._seeks: Counter[Any] = Counter()
         self._holes: Counter[tuple[Any, int]] = Counter()
+
+    def _new_consumer_thread(self) -> Any:
+        # A loop of the same kind as ours (uvloop): Faust would make one of asyncio's.
+        thread = _Thread(self, loop=self.loop, beacon=self.beacon, thread_loop=type(self.loop)())
+        thread._close_thread_loop_on_stop = True
+        return thread
 
     def pass_over(self, tp: Any, offset: int) -> None:
         """Expect the next batch at `offset`: what stands before it was taken."""
@@ -126,11 +138,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             tp = TP(aiokafka_tp.topic, aiokafka_tp.partition)
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 continue
-            for start in range(0, len(fetched), MAX_BATCH):
+            most = self.transport.batch_records
+            for start in range(0, len(fetched), most):
                 if not self.flow_active or self.app.consumer_generation_id != generation:
                     return
-                message = self._to_message(tp, fetched[min(start + MAX_BATCH, len(fetched)) - 1])
-                message.batch = fetched[start : start + MAX_BATCH]
+                message = self._to_message(tp, fetched[min(start + most, len(fetched)) - 1])
+                message.batch = fetched[start : start + most]
                 message.seeks = seeks[tp]
                 message.value = b""  # Faust swallows a message without a value, and with it the batch
                 yield tp, message
@@ -165,10 +178,20 @@ class Producer(driver.Producer):  # type: ignore[misc]
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
 
+    @property
+    def kafka(self) -> Any:
+        """The `AIOKafkaProducer` behind it."""
+        return self._ensure_producer()
+
 
 class Transport(driver.Transport):  # type: ignore[misc]
-    """Faust's aiokafka transport with the two above."""
+    """Faust's aiokafka transport with the two above.
 
+    `batch_records` and `fetch_wait` (seconds) are those of `StreamSettings`.
+    """
+
+    batch_records = 500
+    fetch_wait = 0.25
     Consumer = Consumer
     Producer = Producer
     checkpoint: Checkpoint = staticmethod(pass_by)

@@ -28,6 +28,7 @@ from streams.events import KST, Frame, HitstreamError
 from .. import metrics
 from ..calendar import ALWAYS, Calendar, Rest
 from .errors import Maintenance, TokenRefused, Unreachable
+from .registrations import MAX_CODES
 from .session import Action, Moment, Over, Send, Session, Timing, Traced, Wanted
 from .token import Tokens
 
@@ -99,6 +100,7 @@ class Client:
         handler: who is told.
         on_frame: is given every raw frame, secrets masked.
         calendar: the calendar as it is known at the moment.
+        prices: most codes that are registered for prices at any moment.
     """
 
     def __init__(
@@ -115,7 +117,9 @@ class Client:
         handler: Handler,
         on_frame: Callable[[Frame], None] | None = None,
         calendar: Callable[[], Calendar] = lambda: ALWAYS,
+        prices: int = MAX_CODES,
     ) -> None:
+        self._prices = prices
         self._url = url
         self._producer = producer
         self._tokens = tokens
@@ -129,6 +133,9 @@ class Client:
         self._connection = ""
         self._outbox: deque[str] = deque()
         self._asked: deque[str] = deque()
+        # The codes to be told the trades of; None where nobody ever asked for any. Whether the session knows them.
+        self._priced: tuple[str, ...] | None = None
+        self._price_told = True
         self._ended: Over | None = None
         self._patient: frozenset[str] = frozenset()
         self._live_since: float | None = None
@@ -184,6 +191,11 @@ class Client:
         if self._session is None or not self._session.asking:
             raise Unreachable("there is no session with Kiwoom at the moment")
         self._asked.append(text)
+        self._look()
+
+    def price(self, codes: Sequence[str]) -> None:
+        """Have the trades of these codes told, the most important first, on this connection and those to come."""
+        self._priced, self._price_told = tuple(codes), False
         self._look()
 
     def _look(self) -> None:
@@ -309,6 +321,7 @@ class Client:
             patient=self._patient,
             trading=lambda at: self._calendar().trading(at),
             market_clock=in_hours and not self._lent and not self._calendar().always,
+            prices=self._prices,
         )
         try:
             socket = await connect(
@@ -340,6 +353,7 @@ class Client:
         try:
             now = self._moment()
             await self._do(socket, session.opened(now), now)
+            self._price_told = False
             await self._listen(socket, session, in_hours=in_hours)
         except ConnectionClosed as error:
             self._lost(session, error)
@@ -354,16 +368,23 @@ class Client:
             deadline = min(session.deadline or math.inf, loop.time() + _LOOK_EVERY)
             heard: tuple[list[Action], Moment] | None = None
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(loop.time() if self._asked else deadline) as self._waiting:
+                async with asyncio.timeout_at(
+                    loop.time() if self._asked or not self._price_told else deadline
+                ) as self._waiting:
                     heard = await self._hear(socket, session, deadline)
             self._waiting = None
             if heard is None:
                 now = self._moment()
                 await self._do(socket, session.tick(now), now)
             else:
+                now = heard[1]
                 await self._do(socket, *heard, frame=True)
             while self._asked:
                 await self._do(socket, session.ask(self._asked.popleft(), now), now)
+            if not self._price_told:
+                self._price_told = True
+                if in_hours and not self._lent and self._priced is not None:
+                    await self._do(socket, session.price(self._priced, now), now)
             if in_hours is not None and self._loan != self._lent:
                 await self._do(socket, session.clear(now, "disconnected", _LOAN if self._loan else _LOAN_OVER), now)
             elif in_hours is not None and (cause := self._leaves_because(in_hours)):

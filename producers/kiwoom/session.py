@@ -20,6 +20,9 @@ second look still finds proves that the registration is dead or has missed somet
 entry that contradicts the one before. A search that stays unanswered proves nothing about the condition; it only has
 the list asked for, whose silence ends the connection. Where searches are not answered at all, a quiet condition is
 requested anew instead, and its fresh snapshot is what is compared.
+
+Prices (0B) come second: `price` says of which codes, `registrations` what has to be asked for, and a request of theirs
+is sent only while no condition is being requested and nothing else is about to be.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from streams.events import Exchange
 from . import audit, frames
 from .audit import Audit, Difference
 from .errors import STALE_TOKEN, embedded_code, masked
+from .registrations import MAX_CODES, Registrations, Standing, Suffix
 
 State = Literal[
     "disconnected", "listing", "requested", "live", "refused", "unanswered", "missing", "displaced", "resting"
@@ -55,7 +59,8 @@ _TOO_MANY: Final = 105110
 _BARREN: Final = 2  # Searches in a row that came to nothing, after which one a minute is enough.
 _SETTLING: Final = 2.0  # Seconds after a snapshot in which an entry may still be of before it.
 _MOST_PAGES: Final = 100  # of one search.
-_CLOCK_GROUP: Final = "90"  # REG group of the market clock; quotes have others.
+_CLOCK_GROUP: Final = "90"  # REG group of the market clock; prices have another.
+_SUFFIXES: Final[dict[str, Suffix]] = {"N": "_NX", "A": "_AL"}  # of a code, by the exchange that is asked.
 _LATEST: Final = 30.0  # Seconds after which a reply that was not waited for comes no more.
 
 
@@ -77,7 +82,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Every wait of a session, in real seconds.
 
     `audit_after` is the time between two audits of a live condition in trading hours, `audit_again` that between two
-    looks of one audit, `list_again` how often the list of conditions is looked at for changes.
+    looks of one audit, `list_again` how often the list of conditions is looked at for changes. `price_spacing` is the
+    least time between two requests for prices, `price_renew` after how long without a trade a code is asked for again.
     """
 
     login_pause: float = 1.5
@@ -96,6 +102,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     goodbye: float = 5.0
     goodbye_reply: float = 1.0
     tries: int = 3
+    price_spacing: float = 1.0
+    price_renew: float = 120.0
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -199,6 +207,19 @@ class MarketClock(Action, frozen=True, kw_only=True):
     at: datetime
 
 
+class Trades(Action, frozen=True, kw_only=True):
+    """The trades of one frame, in its order."""
+
+    trades: tuple[frames.TradeEntry, ...]
+    received_at: datetime
+
+
+class Priced(Action, frozen=True, kw_only=True):
+    """Where the registrations for prices are now."""
+
+    standing: Standing
+
+
 class Pinged(Action, frozen=True, kw_only=True):
     """A PING came, and its echo has gone before."""
 
@@ -231,7 +252,7 @@ class Over(Action, frozen=True, kw_only=True):
 
 
 # What only tells: these actions leave every wait of the machine as it was.
-_TELLING: Final = frozenset({Traced, Entry, Ignored, MarketClock})
+_TELLING: Final = frozenset({Traced, Entry, Trades, Ignored, MarketClock})
 
 # --- the machine ------------------------------------------------------------------------------------------------------
 
@@ -309,6 +330,7 @@ class Session:
             others are live.
         trading: whether the market trades at a moment; nothing is audited outside.
         market_clock: ask for the market clock (`0s`) once the conditions have been requested.
+        prices: most codes that are registered for prices at any moment.
     """
 
     def __init__(
@@ -321,6 +343,7 @@ class Session:
         patient: frozenset[str] = frozenset(),
         trading: Callable[[datetime], bool] = lambda _: True,
         market_clock: bool = False,
+        prices: int = MAX_CODES,
     ) -> None:
         self._subscriptions = {w.name: _Subscription(w.name, w.seq) for w in wanted}
         self._token = token
@@ -345,6 +368,19 @@ class Session:
         self._trading = trading
         self._market_clock = market_clock
         self._clock_asked = False
+        self._clock_by = 0.0
+        # Of all codes that Kiwoom takes, the market clock may count as one.
+        self._prices = Registrations(
+            limit=min(prices, MAX_CODES - market_clock),
+            suffix=_SUFFIXES.get(stex_tp, ""),
+            spacing=max(self._timing.price_spacing, self._timing.send_spacing),
+            reply_deadline=self._timing.reply_deadline,
+            slow_down=self._timing.slow_down,
+            renew=self._timing.price_renew,
+        )
+        self._pricing = False
+        self._prices_after = 0.0
+        self._trades: list[frames.TradeEntry] = []
         self._searches: dict[str, _Search] = {}
         # Searches that were given up, by seq: an answer may still come, and must not be taken for a snapshot.
         self._strays: dict[str, int] = {}
@@ -399,6 +435,10 @@ class Session:
             return False
         return all(type(action) in _TELLING for action in self._actions)
 
+    def passed_over(self, frames: int) -> None:
+        """So many frames were received that are not at hand (a journal leaves prices out): the next has its number."""
+        self._frames_in += frames
+
     def tick(self, now: Moment) -> list[Action]:
         """Time has passed; due when `deadline` says so, harmless at any other moment."""
         return self._drain(now)
@@ -433,6 +473,16 @@ class Session:
             self._queue.append(_Outgoing("aside", text=text))
         return self._drain(now)
 
+    def price(self, codes: Sequence[str], now: Moment) -> list[Action]:
+        """Have the trades of these codes told, the most important first, and of no others any more.
+
+        Nothing is asked for before every condition has been requested, nor once the session ends.
+        """
+        self._pricing = True
+        self._prices.want(codes)
+        self._actions.append(Priced(standing=self._prices.standing))
+        return self._drain(now)
+
     @property
     def asking(self) -> bool:
         """Whether somebody else's request would be sent."""
@@ -462,6 +512,9 @@ class Session:
         waits += (search.reply_by for search in self._searches.values())
         if self._sending and (sendable := [item.not_before for item in self._queue if not self._blocked(item)]):
             waits.append(max(self._next_send, min(sendable)))
+        waits.append(self._prices.reply_by)
+        if self._pricing and (ready_at := self._prices.ready_at) is not None and (free := self._free_at()) is not None:
+            waits.append(max(ready_at, free))
         return min((wait for wait in waits if wait is not None), default=math.inf)
 
     @property
@@ -476,6 +529,9 @@ class Session:
             case frames.Real(entries=entries):
                 for number, entry in enumerate(entries, start=1):
                     self._entry(entry, number, now)
+                if self._trades:
+                    self._actions.append(Trades(trades=tuple(self._trades), received_at=now.at))
+                    self._trades.clear()
             case frames.Ping():
                 self._ping_by = now.t + self._timing.ping_silence
                 self._actions.append(Pinged())
@@ -758,7 +814,12 @@ class Session:
             self._ignore("clear-refused")
 
     def _register_reply(self, reply: frames.RegisterReply, now: Moment) -> None:
-        """The market clock is the only thing that we register; what others have registered is theirs to judge."""
+        """An answer that names nothing: there is one REG or REMOVE on its way at a time, of prices or of the clock."""
+        if not self._clock_waiting(now) and self._prices.reply(reply, now.t):
+            if reply.code != 0:
+                self._ignore("register-refused")
+            self._actions.append(Priced(standing=self._prices.standing))
+            return
         if reply.trnm != "REG" or not self._clock_asked:
             self._ignore("unasked-reply")
             return
@@ -796,6 +857,10 @@ class Session:
                     self._say(subscription, said, now)
                 if subscription.state == "live":
                     subscription.spoke = now
+            case frames.TradeEntry(code=code) if self._pricing:
+                if self._prices.traded(code, now.t):
+                    self._due_at = None
+                self._trades.append(entry)
             case frames.ClockEntry(state=state):
                 self._actions.append(MarketClock(state=state, at=now.at))
             case _:
@@ -1040,6 +1105,8 @@ class Session:
                 return item.seq in self._searches and self._leaving_by is None
             case "aside":
                 return frames.request(item.text).seq in self._searches
+            case "clock":
+                return self._prices.waiting
             case _:
                 return False
 
@@ -1049,6 +1116,7 @@ class Session:
             ready = (item for item in self._queue if item.not_before <= now.t and not self._blocked(item))
             item = next(ready, None)
             if item is None:
+                self._pump_prices(now)
                 return
             self._queue.remove(item)
             if item.kind == "search" and not self._worth_looking(item.seq):
@@ -1063,6 +1131,7 @@ class Session:
                     self._put(item.text, now)
                 case "clock":
                     self._clock_asked = True
+                    self._clock_by = now.t + self._timing.reply_deadline
                     items = frames.Items(item=[""], type=[frames.MARKET_CLOCK])
                     self._put(frames.RegisterRequest(grp_no=_CLOCK_GROUP, data=[items]).text(), now)
                 case "search":
@@ -1094,6 +1163,39 @@ class Session:
                         self._change(subscription, "requested", subscription.cause)
                     asked = frames.RealtimeRequest(seq=item.seq, search_type="1", stex_tp=self._stex_tp)
                     self._put(asked.text(), now)
+
+    def _clock_waiting(self, now: Moment) -> bool:
+        return self._clock_asked and now.t < self._clock_by
+
+    def _free_at(self) -> float | None:
+        """From when on a request for prices stands in nobody's way; None while that depends on something else.
+
+        Conditions come first, and so does what is about to be sent: it would have to wait for the spacing.
+        """
+        if self._state != "live" or self.over or self._leaving_by is not None:
+            return None
+        if any(s.step in ("queued", "clearing", "reply") for s in self._subscriptions.values()):
+            return None
+        return max(self._next_send, self._prices_after, self._clock_by if self._clock_asked else 0.0)
+
+    def _pump_prices(self, now: Moment) -> None:
+        """Ask for prices, if the line is free and will be for as long as that keeps it."""
+        if not self._pricing or (ready_at := self._prices.ready_at) is None or now.t < ready_at:
+            return
+        if (free := self._free_at()) is None or now.t < free:
+            return
+        soon = [i.not_before for i in self._queue if i.not_before < now.t + self._spacing and not self._blocked(i)]
+        if soon:
+            self._prices_after = max(soon)
+            return
+        limit = self._prices.limit
+        request = self._prices.request(now.t, trading=self._trading(now.at))
+        if self._prices.limit != limit:
+            # A limit that was found has been believed for long enough.
+            self._actions.append(Priced(standing=self._prices.standing))
+        if request is not None:
+            self._next_send = now.t + self._spacing
+            self._put(request.text(), now)
 
     def _worth_looking(self, seq: str) -> bool:
         """Whether a search that was queued is still wanted: its condition lives, or some pages of it have come."""
@@ -1139,6 +1241,9 @@ class Session:
             self._end("lost", f"CNSRLST was not answered within {self._timing.list_deadline:g} s")
         if self.over or self._leaving_by is not None:
             return
+        if self._pricing and self._prices.tick(now.t):
+            self._ignore("register-unanswered")
+            self._actions.append(Priced(standing=self._prices.standing))
         self._asides = [aside for aside in self._asides if now.t - aside[2] < _LATEST]
         if _passed(self._list_again_at, now):
             self._list_again_at = None

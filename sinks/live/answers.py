@@ -7,20 +7,18 @@ not 2xx is a `Problem`. Prices are whole won, returns percent, durations seconds
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 
 from streams.events import Moment, Status
 
-from .views import ConditionView, GapView, PriceView, RecommendationView
-
-T = TypeVar("T")
+from .views import ConditionView, FeedItem, GapView, PriceView, RecommendationView
 
 Code = Annotated[str, msgspec.Meta(pattern="^[0-9A-Z]{6}$", description="A stock's six characters.")]
 Note = Annotated[str, msgspec.Meta(max_length=500)]
 RequestId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{8,64}$")]
-Account = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Account = Annotated[str, msgspec.Meta(pattern="^[^/]{1,64}$")]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +41,13 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     has_history: bool
 
 
-class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """A part of a list, newest first. `next` is the cursor for the part after it, None at the end.
+class TransitionsPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a day's transitions, newest first. `next` is the cursor for the part after it, None at the end.
 
     A cursor names a place, not a number: what is added meanwhile moves nothing.
     """
 
-    items: tuple[T, ...]
+    items: tuple[FeedItem, ...]
     next: str | None = None
 
 
@@ -68,6 +66,13 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     session: str
     frame: int
     entry: int
+
+
+class EventsPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a day's hits and exits, newest first, as `TransitionsPage`."""
+
+    items: tuple[EventLine, ...]
+    next: str | None = None
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

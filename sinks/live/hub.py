@@ -13,7 +13,7 @@ alone and can't be counted twice.
 from __future__ import annotations
 
 import secrets
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime, timedelta
@@ -419,30 +419,54 @@ class Hub:
         return tuple(sorted((s for s in every if s.state != RETIRED), key=lambda status: status.component))
 
     def transitions(
-        self, *, limit: int, before: str | None = None, condition: str | None = None, code: str | None = None
-    ) -> tuple[FeedItem, ...] | None:
+        self,
+        *,
+        limit: int,
+        before: tuple[datetime, int, str] | None = None,
+        account: str | None = None,
+        condition: str | None = None,
+        code: str | None = None,
+        kind: str | None = None,
+    ) -> tuple[FeedItem, ...]:
         """Lines of today's feed, newest first, as far as they are held.
 
         Args:
             limit: at most so many.
-            before: id of a transition; only older lines are given. None if this id is not held.
-            condition: only those of this condition, in any account.
-            code: only those of this stock.
+            before: only lines that stand before this place: when received, step of the visit, id.
+            account, condition, code, kind: only those with this value.
         """
-        end = len(self._feed)
-        if before is not None:
-            found = next((i for i, (*_, t) in enumerate(self._feed) if t.id == before), None)
-            if found is None:
-                return None
-            end = found
+        end = len(self._feed) if before is None else bisect_left(self._feed, before)
         lines: list[FeedItem] = []
         for i in range(end - 1, -1, -1):
             if len(lines) == limit:
                 break
-            transition = self._feed[i][-1]
-            if condition in (None, transition.condition) and code in (None, transition.code):
-                lines.append(self._line(transition))
+            t = self._feed[i][-1]
+            if (
+                account in (None, t.account)
+                and condition in (None, t.condition)
+                and code in (None, t.code)
+                and kind in (None, t.kind)
+            ):
+                lines.append(self._line(t))
         return tuple(lines)
+
+    @property
+    def holds_all_lines(self) -> bool:
+        """Whether no line of today has been dropped for want of room."""
+        return len(self._feed) < self.limits.transitions
+
+    def name(self, code: str) -> str:
+        """A stock's name, empty if it is not known."""
+        stock = self._stocks.get(code)
+        return stock.name if stock else ""
+
+    def knows(self, code: str) -> bool:
+        """Whether a stock is listed – or may be, where no list has been heard yet."""
+        return not self._stocks or code in self._stocks
+
+    def accounts(self) -> tuple[str, ...]:
+        """Accounts whose conditions are known, by name."""
+        return tuple(sorted({account for account, _ in (*self._counts, *self._subscriptions)}))
 
     def condition(self, account: str, condition: str) -> ConditionDetail | None:
         """One condition with its members and its hits by minute, None if it is not known."""
@@ -454,7 +478,7 @@ class Hub:
         members = [
             Member(
                 code=code,
-                name=self._name(code),
+                name=self.name(code),
                 since=since,
                 entry=counts.steps[code] // 2,
                 price=self._price(code),
@@ -503,11 +527,7 @@ class Hub:
         return self._feed[-self.limits.feed :]
 
     def _line(self, transition: Transition) -> FeedItem:
-        return FeedItem(name=self._name(transition.code), transition=transition)
-
-    def _name(self, code: str) -> str:
-        stock = self._stocks.get(code)
-        return stock.name if stock else ""
+        return FeedItem(name=self.name(transition.code), transition=transition)
 
     def _price(self, code: str) -> PriceView | None:
         return self._prices.price(code) if self.shows_prices else None

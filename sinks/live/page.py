@@ -6,12 +6,17 @@ again. There is no listing and nothing outside the folder can be named.
 
 from __future__ import annotations
 
+import functools
+import gzip
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 DIST: Final = Path(__file__).parent / "web" / "dist"
+
+_TEXT: Final = frozenset({".css", ".html", ".js", ".json", ".map", ".svg", ".txt", ".webmanifest"})
+_WORTH: Final = 1_000  # bytes
 
 _TYPES: Final = {
     ".css": "text/css",
@@ -43,17 +48,18 @@ NOT_BUILT: Final = """<!doctype html>
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file to answer with: its bytes, content type and Cache-Control."""
+    """A file to answer with: its bytes, also compressed, content type and Cache-Control."""
 
     content: bytes
     media_type: str
     cache: str
+    gzipped: bytes | None = None  # where that is worth it
 
 
 def find(dist: Path, path: str) -> File | None:
     """The file of a request path; the start page for `/`. None if there is none.
 
-    Blocks on the disk.
+    Blocks on the disk, and the first time to compress.
     """
     name = path.lstrip("/") or "index.html"
     root = dist.resolve()
@@ -69,4 +75,10 @@ def find(dist: Path, path: str) -> File | None:
         content,
         _TYPES.get(target.suffix.lower(), "application/octet-stream"),
         "public, max-age=31536000, immutable" if hashed else "no-cache",
+        _gzipped(content) if target.suffix.lower() in _TEXT and len(content) > _WORTH else None,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _gzipped(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)

@@ -1,4 +1,4 @@
-"""From Kafka to the hub: reads every partition of five topics by itself, without a consumer group.
+"""From Kafka to the hub: reads every partition of six topics by itself, without a consumer group.
 
 The hub's state is in memory, so what counts is not where a group stopped but where the day begins: after each start the
 reader goes back there, and only when it has caught up with the ends it saw are browsers told anything. A record that
@@ -7,9 +7,12 @@ can't be read is counted and skipped; the sink that keeps rows puts it among the
 Of the condition events, which are many, only the gaps are wanted: the others are told by their first bytes and not
 decoded.
 
-Where the day begins: `stocks` and `status` are read whole. A transition, recommendation or gap of a day is written on
-that day, so with a real clock reading starts at the first record written since an hour before the day began. With a
-simulated clock Kafka's timestamps say nothing about market time, and everything that is kept is read.
+Prices are read last. They are by far the most, and a quote is worth something only where it is known what it is a
+quote of: so browsers are shown the day as soon as the other topics are read, and prices when those of the day are.
+
+Where the day begins: `stocks` and `status` are read whole. A transition, recommendation, gap or quote of a day is
+written on that day, so with a real clock reading starts at the first record written since an hour before the day began.
+With a simulated clock Kafka's timestamps say nothing about market time, and everything that is kept is read.
 
 The log may be replaced under a running hub (a broker whose data was deleted): its first record is then another one, or
 it ends before the place that was read last. What was read is then no longer what is, and the hub starts over in a new
@@ -19,7 +22,7 @@ epoch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -33,15 +36,17 @@ from streams import events, topics
 from streams.events import HitstreamError, Record, Status
 
 from .hub import Hub, new_epoch
-from .stream import Broadcaster
+from .stream import Broadcaster, folded
 
 TOPICS: Final = (
-    topics.STOCKS, topics.STATUS, topics.RECOMMENDATIONS, topics.TRANSITIONS, topics.CONDITION_EVENTS
+    topics.STOCKS, topics.STATUS, topics.RECOMMENDATIONS, topics.TRANSITIONS, topics.CONDITION_EVENTS, topics.QUOTES
 )  # fmt: skip
-OF_THE_DAY: Final = (topics.RECOMMENDATIONS, topics.TRANSITIONS, topics.CONDITION_EVENTS)
+OF_THE_DAY: Final = (topics.RECOMMENDATIONS, topics.TRANSITIONS, topics.CONDITION_EVENTS, topics.QUOTES)
 MARGIN: Final = timedelta(hours=1)  # for clocks that differ, and records dated a little ahead
 CONNECT_SECONDS: Final = 15.0
 PROBE_SECONDS: Final = 5.0  # between two looks at the log's ends, and for each
+PLACED: Final = (topics.RECOMMENDATIONS.name, topics.TRANSITIONS.name)  # what a browser must never see go back
+PRICES_FOLLOW: Final = "reading the prices of today"
 COMPONENT: Final = "live/hub"
 TOLD_OF_HUBS: Final = "sink/live/"  # what hubs are called on the topic
 
@@ -60,6 +65,7 @@ _decoders: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
     topics.RECOMMENDATIONS.name: msgspec.json.Decoder(events.Recommendation),
     topics.TRANSITIONS.name: msgspec.json.Decoder(events.StockRecord),
     topics.CONDITION_EVENTS.name: msgspec.json.Decoder(events.ConditionRecord),
+    topics.QUOTES.name: msgspec.json.Decoder(events.Quote),
 }
 # The others begin with their tag, as `events.encode` writes them.
 _PASSED_OVER: Final = tuple(
@@ -135,6 +141,9 @@ class Reader:
         self._speed = speed
         self._ready = ready
         self._first: dict[TopicPartition, _First | None] = {}
+        self._place: dict[
+            TopicPartition, int
+        ] = {}  # what the next record of these topics is, in one order for all hubs
         self._state = "starting"
         self._since = now()
 
@@ -201,14 +210,27 @@ class Reader:
     async def _read(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         self._tell("rebuilding", "reading the day from Kafka")
         ends = await self._go_to_the_day(consumer, partitions)
-        while to_go := [tp for tp in partitions if await consumer.position(tp) < ends[tp]]:
-            behind = sum([ends[tp] - await consumer.position(tp) for tp in to_go])
+        quotes = [tp for tp in partitions if tp.topic == topics.QUOTES.name]
+        self._hub.show_prices(False)
+        consumer.pause(*quotes)
+        async for behind in self._catch_up(consumer, {tp: ends[tp] for tp in partitions if tp not in quotes}):
             self._ready(f"reading the day from Kafka: {behind} records to go")
-            await self._take(consumer)
         self._broadcaster.open()
-        self._tell("live")
+        self._tell("live", PRICES_FOLLOW)
         _log.info("live.caught_up", recommendations=len(self._hub.recommendations()))
+        consumer.resume(*quotes)
+        async for _ in self._catch_up(consumer, {tp: ends[tp] for tp in quotes}):
+            pass
+        self._hub.show_prices(True)
+        self._broadcaster.publish(())
+        self._tell("live")
         while True:
+            await self._take(consumer)
+
+    async def _catch_up(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> AsyncIterator[int]:
+        """Read until these ends, which stood there before; before each step, how many records are to go."""
+        while behind := sum([max(0, end - await consumer.position(tp)) for tp, end in ends.items()]):
+            yield behind
             await self._take(consumer)
 
     async def _go_to_the_day(
@@ -235,6 +257,8 @@ class Reader:
                 for tp, offset in starts.items():
                     consumer.seek(tp, offset)
                 self._first = first
+                self._place = {tp: starts[tp] for tp in partitions if tp.topic in PLACED}
+                self._broadcaster.place = folded(tuple(self._place.values()))
                 return ends
 
     def _is_real(self) -> bool:
@@ -251,6 +275,9 @@ class Reader:
         for tp, messages in batches.items():
             _records.labels(tp.topic).inc(len(messages))
             self._apply(messages, now)
+            if messages and tp in self._place:
+                self._place[tp] = messages[-1].offset + 1
+        self._broadcaster.place = folded(tuple(self._place.values()))
         # A batch that was fetched before is given without a pause: let the browsers be served in between.
         await asyncio.sleep(0)
 
@@ -298,6 +325,7 @@ class Reader:
             for tp, position in positions.items():
                 if is_replaced(before[tp], after[tp], position, ends[tp]):
                     raise _Replaced(f"{tp.topic}/{tp.partition} was deleted and made anew")
+            self._broadcaster.ends = folded([ends[tp] for tp in self._place])
             if before:
                 self._first = after
                 _lag.set(sum(max(0, ends[tp] - position) for tp, position in positions.items()))

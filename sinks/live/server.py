@@ -1,9 +1,9 @@
 """The dashboard's server: the live stream, the JSON API, the page – and the role `hitstream sink live`.
 
-    GET /api/live             server-sent events (see `views`)
-    GET /api/recommendations  GET /api/conditions  GET /api/transitions  GET /api/status
-    GET /openapi.json         what these answer, generated from the structs
-    GET /                     the page
+    GET /api/live       server-sent events (see `views`)
+    …   /api/…          questions and commands (see `api`)
+    GET /openapi.json   what these take and answer, generated from the structs
+    GET /               the page
 
 What is true is the hub's, how it is told is `stream`'s, who may ask is `guard`'s. Until the day has been rebuilt from
 the topics the API answers 503, and the stream stays open with heartbeats only.
@@ -14,158 +14,134 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Any, Final, cast
+from urllib.parse import parse_qs
 
-import msgspec
 import structlog
 import uvicorn
 from litestar import Litestar, MediaType, Request, Response, asgi, get
-from litestar.exceptions import NotFoundException, ServiceUnavailableException
+from litestar.config.compression import CompressionConfig
+from litestar.exceptions import MethodNotAllowedException, NotFoundException, ServiceUnavailableException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.params import QueryParameter
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sinks.settings import LiveSettings
-from streams.events import Gap, HitstreamError, Status
+from sinks.settings import ClickHouseSettings, LiveSettings
+from streams.events import HitstreamError
 
-from . import page
+from . import api, page
+from .access import Access, tokens
+from .answers import RecommendCommand, WithdrawCommand
+from .commands import Commands
 from .guard import App, Guard, check_exposure
+from .history import History
 from .hub import Hub, new_epoch
+from .proxies import Network, networks
 from .reader import Reader
 from .stream import Broadcaster
-from .views import ConditionView, FeedItem, RecommendationView
 
 STOP_SECONDS: Final = 1.0  # for clients to take the end of their answer
+REQUEST_SECONDS: Final = 10.0  # for a new connection to ask something
 _TRANSPORT: Final = "hitstream.transport"
 _log = structlog.get_logger(__name__)
-
-
-class StatusView(msgspec.Struct, frozen=True, kw_only=True):
-    """What every component and every producer's subscription is doing."""
-
-    now: datetime
-    components: tuple[Status, ...]
-    subscriptions: tuple[Status, ...]
 
 
 # --- the application --------------------------------------------------------------------------------------------------
 
 
-def application(broadcaster: Broadcaster, *, token: str = "", dist: Path = page.DIST) -> App:
+def application(
+    broadcaster: Broadcaster,
+    *,
+    access: Access | None = None,
+    history: History | None = None,
+    commands: Commands | None = None,
+    user: str = "owner",
+    trusted: Sequence[Network] = (),
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    dist: Path = page.DIST,
+) -> App:
     """The whole ASGI application over one broadcaster and its hub.
 
     Args:
-        token: what requests must bring; empty for none.
+        access: the tokens that requests must bring; None for none.
+        history: ClickHouse; None where there is none.
+        commands: where commands go; None where they can't be sent.
+        user: who gives the commands where there are no tokens.
+        trusted: proxies whose headers are believed.
+        now: market time.
         dist: folder of the built page.
     """
 
-    def hub() -> Hub:
-        if not broadcaster.is_open:
-            raise ServiceUnavailableException(
-                "The day is being read from Kafka: try again in a moment.", headers={"retry-after": "1"}
-            )
-        broadcaster.roll()
-        return broadcaster.hub
-
-    unready = [ServiceUnavailableException]
-
-    @asgi("/api/live", copy_scope=False)
+    @asgi("/api/live", copy_scope=False, compresses=True)
     async def live(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("method") != "GET":
-            response = Response({"status_code": 405, "detail": "Method Not Allowed"}, status_code=405)
-            await response.to_asgi_response(None, Request(scope))(scope, receive, send)
-            return
+            raise MethodNotAllowedException("The stream is asked for with GET.", headers={"allow": "GET"})
         if broadcaster.is_full:
             raise ServiceUnavailableException("Too many browsers are connected.", headers={"retry-after": "10"})
         headers = dict(scope["headers"])
-        transport: asyncio.Transport | None = scope.get("state", {}).get(_TRANSPORT)
+        asked = parse_qs(scope["query_string"].decode("latin-1"))
         await broadcaster.serve(
-            headers.get(b"last-event-id", b"").decode("latin-1"),
-            transport.abort if transport else lambda: None,
+            headers.get(b"last-event-id", b"").decode("latin-1") or asked.get("after", [""])[0],
+            scope["state"][_TRANSPORT],
             cast("Any", receive),
             cast("Any", send),
-        )
-
-    @get("/api/recommendations", raises=unready, sync_to_thread=False)
-    def recommendations(
-        wanted: Annotated[
-            Literal["open", "closed"] | None, QueryParameter(name="state", description="Only those in this state.")
-        ] = None,
-        code: Annotated[str | None, QueryParameter(description="Only those of this stock.")] = None,
-    ) -> tuple[RecommendationView, ...]:
-        """Today's recommendations, each in its latest revision; the one that changed last is last."""
-        return tuple(
-            view
-            for view in hub().recommendations()
-            if wanted in (None, view.recommendation.state) and code in (None, view.recommendation.code)
-        )
-
-    @get("/api/conditions", raises=unready, sync_to_thread=False)
-    def conditions() -> tuple[ConditionView, ...]:
-        """Every condition, its counts today and the state of its subscription."""
-        return hub().conditions()
-
-    @get("/api/transitions", raises=[*unready, NotFoundException], sync_to_thread=False)
-    def transitions(
-        limit: Annotated[int, QueryParameter(ge=1, le=1_000, description="At most so many.")] = 100,
-        before: Annotated[
-            str | None, QueryParameter(description="Id of a transition: only lines older than it, to page backwards.")
-        ] = None,
-        condition: Annotated[str | None, QueryParameter(description="Only those of this condition.")] = None,
-        code: Annotated[str | None, QueryParameter(description="Only those of this stock.")] = None,
-    ) -> tuple[FeedItem, ...]:
-        """Today's newest transitions, newest first, as far back as the hub keeps them."""
-        found = hub().transitions(limit=limit, before=before, condition=condition, code=code)
-        if found is None:
-            raise NotFoundException("No transition of this id is kept (any more): ask without `before`.")
-        return found
-
-    @get("/api/gaps", raises=unready, sync_to_thread=False)
-    def gaps() -> tuple[Gap, ...]:
-        """Today's gaps: from when until when a condition was not heard, and why."""
-        return tuple(view.gap for view in hub().gaps())
-
-    @get("/api/status", raises=unready, sync_to_thread=False)
-    def status() -> StatusView:
-        """What every component and every producer's subscription is doing."""
-        now = hub()
-        return StatusView(
-            now=broadcaster.roll(),
-            components=tuple(view.status for view in now.components()),
-            subscriptions=now.subscriptions(),
+            gzip=takes_gzip(headers.get(b"accept-encoding", b"")),
+            chunked=scope["http_version"] != "1.0",
         )
 
     @get("/openapi.json", include_in_schema=False, media_type="application/json", sync_to_thread=False)
     def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
-        return request.app.openapi_schema.to_schema()
+        described = request.app.openapi_schema.to_schema()
+        for taken in (RecommendCommand, WithdrawCommand):  # a misspelt expires_at must not be passed over
+            described["components"]["schemas"][taken.__name__]["additionalProperties"] = False
+        return described
 
-    @get(["/", "/{path:path}"], include_in_schema=False)
+    @get(["/", "/{path:path}"], include_in_schema=False, compresses=True)
     async def files(request: Request[Any, Any, Any]) -> Response[bytes]:
         found = await asyncio.to_thread(page.find, dist, request.scope["path"])
         if found is None:
             raise NotFoundException("There is no such page.")
-        return Response(found.content, media_type=found.media_type, headers={"cache-control": found.cache})
+        headers = {"cache-control": found.cache, "vary": "accept-encoding"}
+        if found.gzipped is None or not takes_gzip(request.headers.get("accept-encoding", "").encode()):
+            return Response(found.content, media_type=found.media_type, headers=headers)
+        return Response(found.gzipped, media_type=found.media_type, headers=headers | {"content-encoding": "gzip"})
 
     app = Litestar(
-        [live, recommendations, conditions, transitions, gaps, status, openapi, files],
+        [live, *api.handlers(broadcaster, history or History(None), commands, now), openapi, files],
         openapi_config=OpenAPIConfig(
             title="Hitstream",
             version="1",
-            description="What the dashboard shows. `/api/live` is a stream of server-sent events.",
+            description="What the dashboard shows. `/api/live` is a stream of server-sent events (docs/api.md).",
             use_handler_docstrings=True,
+            components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
             path="/openapi",
             render_plugins=[JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON)],
         ),
+        # The stream and the files are compressed by themselves, once for all; this is done while everybody waits.
+        compression_config=CompressionConfig(
+            backend="gzip", minimum_size=1_000, gzip_compress_level=1, exclude_opt_key="compresses"
+        ),
+        exception_handlers=api.PROBLEMS,
         before_send=[_keep_answers_fresh],
+        request_max_body_size=api.BODY_BYTES,
         logging_config=None,
     )
-    return Guard(cast("App", app), token)
+    return Guard(cast("App", app), access or Access(), user=user, trusted=trusted)
+
+
+def takes_gzip(accepted: bytes) -> bool:
+    """Whether an Accept-Encoding header allows gzip."""
+    for part in accepted.lower().split(b","):
+        coding, _, weight = part.replace(b" ", b"").partition(b";q=")
+        if coding == b"gzip":
+            return weight.strip(b"0.") != b"" if weight else True
+    return False
 
 
 async def _keep_answers_fresh(message: Any, scope: Scope) -> None:
@@ -180,11 +156,21 @@ async def _keep_answers_fresh(message: Any, scope: Scope) -> None:
 
 
 class _Protocol(H11Protocol):
-    """Hands its transport to the application, so that a client that takes nothing can be cut off."""
+    """Hands its transport to the application, which writes the stream to it and cuts off who takes nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {**self.app_state, _TRANSPORT: transport}
+        # uvicorn waits for the first request for ever; whoever asks nothing holds a connection that others may need.
+        self._patience = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._drop_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _drop_if_silent(self) -> None:
+        if getattr(self, "cycle", None) is None:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -228,6 +214,7 @@ async def serve(app: App, sock: socket.socket, broadcaster: Broadcaster) -> None
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # which proxies are believed is the guard's to say
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=32_768,
     )
@@ -252,33 +239,48 @@ async def run(
     now: Callable[[], datetime],
     speed: float,
     ready: Callable[[str | None], None],
+    clickhouse: ClickHouseSettings | None = None,
 ) -> None:
     """Serve the dashboard until cancelled.
 
     Args:
-        settings: where to listen, and with which token.
+        settings: where to listen, and with which tokens.
         bootstrap_servers: Kafka.
         now: market time.
         speed: market seconds per real second.
         ready: is told None once the day has been rebuilt, and why not while it has not.
+        clickhouse: where history is asked for; None, or without a DSN, for nowhere.
 
     Raises:
-        ConfigError: others can reach the address and there is no token.
+        ConfigError: others can reach the address and there is no token, or tokens or proxies can't be read.
         HitstreamError: the port is taken, or Kafka can't be reached at the start.
     """
-    token = settings.token.get_secret_value()
-    check_exposure(settings.host, token)
+    check_exposure(settings.host, tokens(settings))
+    access, trusted = Access(tokens(settings)), networks(settings.trusted_proxies)
     ready("starting")
     sock = listen(settings.host, settings.port)
+    history = History(clickhouse if clickhouse and clickhouse.dsn else None)
+    commands = Commands(bootstrap_servers, now)
     try:
         hub = Hub(epoch=new_epoch(), speed=speed)
         broadcaster = Broadcaster(hub, now)
         reader = Reader(broadcaster, bootstrap_servers=bootstrap_servers, now=now, speed=speed, ready=ready)
         host, port = sock.getsockname()[:2]
         _log.info("live.listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+        app = application(
+            broadcaster,
+            access=access,
+            history=history,
+            commands=commands,
+            user=settings.user,
+            trusted=trusted,
+            now=now,
+        )
         async with asyncio.TaskGroup() as group:
-            group.create_task(serve(application(broadcaster, token=token), sock, broadcaster))
+            group.create_task(serve(app, sock, broadcaster))
             group.create_task(broadcaster.run())
             group.create_task(reader.run())
     finally:
         sock.close()
+        await commands.close()
+        await history.close()

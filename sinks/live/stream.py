@@ -1,21 +1,30 @@
 """The live stream: what the hub says, as server-sent events to every browser at once.
 
-Changes are gathered per tick, encoded once, and the same bytes are queued for every client. A client is never waited
-for: one that does not take what is queued for it is cut off, and comes back with the `Last-Event-ID` it saw. What the
-state is, is the hub's; how requests get here is `server`'s.
+Changes are gathered per tick, encoded and compressed once, and the same bytes are written to every client's transport.
+There is no queue and no task per client: what a client has not taken is in its transport's buffer, and one that owes
+too much, or takes nothing, is cut off and comes back with the `Last-Event-ID` it saw. A client is never waited for.
+What the state is, is the hub's; how requests get here is `server`'s.
 
-The one idea: **the first change after a quiet moment goes out at once; the tick is what the next ones wait for.** It is
-10 ms, and widens to 100 ms when there is much to say or many to say it to.
+Two ideas:
+
+**The first change after a quiet moment goes out at once; the tick is what the next ones wait for.** It is 10 ms, and
+widens to 100 ms when there is much to say, or when saying it takes long.
+
+**A browser that comes from another hub must not go back in time.** An event's id carries the hub's *place* in the log
+beside its number: the next offsets of what must never go back. A browser whose place is ahead of this hub's is told the
+state only when the hub has got there; if that takes too long, its stream ends, and it tries another hub. Offsets that
+the log has not reached at all are of another log, and mean nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -26,25 +35,36 @@ from .views import Change, Delta, Heartbeat
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Place = tuple[int, ...]
+"""Where a hub stands in the log: next offsets, in an order that is the same for all hubs."""
 
 MIN_TICK: Final = 0.010  # s
 MAX_TICK: Final = 0.100  # s
 MUCH: Final = 20  # changes gathered in one tick that widen the next
-WRITES_PER_SECOND: Final = 20_000  # to all clients together
+SHARE: Final = 0.25  # of the time at most is for telling
 HEARTBEAT: Final = 1.0  # s
 RETRY_MS: Final = 1_000  # a browser's wait before it comes back
+HOLD: Final = 10.0  # s that a browser which is ahead of this hub is kept waiting
+MOST_OFFSETS: Final = 32  # in an event's id
 PLAUSIBLE_LATENCY: Final = 600.0  # s; beyond it a record is old, not late
 
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
+    (b"vary", b"accept-encoding"),
 )
+_GZIP_HEAD: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_GZIP_LEVEL: Final = 6
+_EVENT_ID: Final = re.compile(r"([^~-]{1,64})(?:~([0-9a-f.]{1,512}))?-([0-9]{1,18})")
 
 _clients = Gauge("hitstream_live_clients", "Browsers on the live stream.")
 _changes = Counter("hitstream_live_changes_total", "Changes told to browsers, after gathering.")
 _ticks = Counter("hitstream_live_ticks_total", "Deltas encoded.")
 _cut_off = Counter("hitstream_live_cut_off_total", "Clients cut off because they did not keep up.")
+_sent_elsewhere = Counter(
+    "hitstream_live_sent_elsewhere_total", "Streams ended because the browser had seen more than this hub had read."
+)
 _latency = Histogram(
     "hitstream_live_latency_seconds",
     "From a record's Kafka timestamp to the delta that tells it.",
@@ -55,12 +75,22 @@ _encoder = msgspec.json.Encoder()
 
 
 class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client may owe before it is cut off, and how many clients there may be."""
+    """What a client may owe before it is cut off, what all may together, and how many there may be."""
 
-    clients: int = 1_000
-    queued_events: int = 500
-    queued_bytes: int = 4_000_000
-    send_seconds: float = 10.0
+    clients: int = 2_000
+    owed_bytes: int = 1_000_000
+    owed_bytes_of_all: int = 256_000_000
+    stalled_seconds: float = 10.0
+
+
+class Transport(Protocol):
+    """What is needed of an `asyncio.Transport`."""
+
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def is_closing(self) -> bool: ...
+    def get_write_buffer_size(self) -> int: ...
 
 
 def event(name: str, body: msgspec.Struct, event_id: str = "") -> bytes:
@@ -69,71 +99,181 @@ def event(name: str, body: msgspec.Struct, event_id: str = "") -> bytes:
     return b"".join((head.encode(), _encoder.encode(body), b"\n\n"))
 
 
-def next_tick(tick: float, gathered: int, clients: int) -> float:
-    """Seconds to gather for, after a tick that gathered so many changes for so many clients."""
+def next_tick(tick: float, gathered: int, took: float) -> float:
+    """Seconds to gather for, after a tick that gathered so many changes and took so many seconds to tell them."""
     if gathered > MUCH:
         tick *= 2
     elif gathered < MUCH // 4:
         tick /= 2
-    return min(MAX_TICK, max(MIN_TICK, tick, clients / WRITES_PER_SECOND))
+    return min(MAX_TICK, max(MIN_TICK, tick, took * (1 / SHARE - 1)))
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a browser saw last: the id of an event, taken apart."""
+
+    epoch: str
+    place: Place
+    number: int
+
+
+def parse_event_id(text: str) -> Seen | None:
+    """`epoch-number` or `epoch~place-number`, None for anything else; the place is hexadecimal, with dots."""
+    match = _EVENT_ID.fullmatch(text)
+    if match is None:
+        return None
+    epoch, place, number = match.groups()
+    try:
+        offsets = tuple(int(offset, 16) for offset in place.split(".")) if place else ()
+    except ValueError:  # nothing between two dots
+        return None
+    return Seen(epoch, offsets, int(number))
+
+
+def folded(offsets: Sequence[int]) -> Place:
+    """Offsets as a place, of at most `MOST_OFFSETS` numbers: beyond it several partitions share one, as their sum."""
+    if len(offsets) <= MOST_OFFSETS:
+        return tuple(offsets)
+    return tuple(sum(offsets[n::MOST_OFFSETS]) for n in range(MOST_OFFSETS))
+
+
+def is_ahead(place: Place, of: Place) -> bool:
+    """Whether somebody at `place` has seen what somebody at `of` has not; places of other lengths say nothing."""
+    return len(place) == len(of) and any(a > b for a, b in zip(place, of, strict=True))
+
+
+class Told:
+    """An event's bytes as they go on the wire, each form made once and only if a client needs it."""
+
+    __slots__ = ("_chunk", "_deflated", "_deflated_chunk", "plain")
+
+    def __init__(self, plain: bytes) -> None:
+        self.plain = plain
+        self._chunk: bytes | None = None
+        self._deflated: bytes | None = None
+        self._deflated_chunk: bytes | None = None
+
+    def form(self, gzip: bool, chunked: bool) -> bytes:
+        """The bytes for a client that takes gzip or not, in an answer that is chunked or not (HTTP/1.0)."""
+        if not gzip:
+            if not chunked:
+                return self.plain
+            if self._chunk is None:
+                self._chunk = as_chunk(self.plain)
+            return self._chunk
+        if self._deflated is None:
+            # Nothing refers to what came before, and it ends on a whole byte: so it fits into any client's stream.
+            deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+            self._deflated = deflate.compress(self.plain) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        if not chunked:
+            return self._deflated
+        if self._deflated_chunk is None:
+            self._deflated_chunk = as_chunk(self._deflated)
+        return self._deflated_chunk
+
+
+def as_chunk(body: bytes) -> bytes:
+    """A body as one chunk of HTTP/1.1's chunked transfer coding."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
 
 
 class Client:
-    """One browser: a bounded queue of encoded events, and how to cut it off."""
+    """One browser: its transport, what it owes, and how to end it.
 
-    def __init__(self, limits: ClientLimits, abort: Callable[[], None]) -> None:
+    The answer's head has been written. From then on this writes to the transport itself: to bring every event through
+    the HTTP machine once for each client would cost ten times as much.
+    """
+
+    __slots__ = (
+        "_crc",
+        "_limits",
+        "_size",
+        "_stalled_since",
+        "_taken",
+        "_transport",
+        "_written",
+        "chunked",
+        "closed",
+        "gzip",
+        "joined",
+        "place",
+        "seen",
+        "synced",
+    )
+
+    def __init__(self, transport: Transport, limits: ClientLimits, *, gzip: bool = False, chunked: bool = True) -> None:
         self.synced = False  # has been given the state; until then only heartbeats
-        self.last_event_id = ""
+        self.seen: Seen | None = None
+        self.joined = time.monotonic()
         self.closed = False
+        self.gzip = gzip
+        self.chunked = chunked
         self._limits = limits
-        self._abort = abort
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
-        self._wake = asyncio.Event()
+        self._transport = transport
+        self._crc = 0
+        self._size = 0
+        self._written = 0
+        self._taken = 0  # by the kernel, of what was written, when last looked at
+        self._stalled_since: float | None = None
+        if gzip:
+            self._write(as_chunk(_GZIP_HEAD) if chunked else _GZIP_HEAD)
 
-    def put(self, encoded: bytes) -> None:
-        """Queue an event, or cut the client off if it owes too much."""
-        if self.closed:
+    @property
+    def owed(self) -> int:
+        """Bytes that were written and not taken."""
+        return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
+
+    def put(self, told: Told) -> None:
+        """Write an event, or cut the client off if it owes too much."""
+        if self.closed or self._transport.is_closing():
             return
         # What it owes already counts, not this event: a large snapshot alone is not a reason to cut off.
-        if len(self._queue) >= self._limits.queued_events or self._queued > self._limits.queued_bytes:
-            self.cut_off("queue full")
+        if self._transport.get_write_buffer_size() > self._limits.owed_bytes:
+            self.cut_off("owes too much")
             return
-        self._queue.append(encoded)
-        self._queued += len(encoded)
-        self._wake.set()
+        if self.gzip:
+            self._crc = zlib.crc32(told.plain, self._crc)
+            self._size += len(told.plain)
+        self._write(told.form(self.gzip, self.chunked))
+
+    def _write(self, encoded: bytes) -> None:
+        self._written += len(encoded)
+        self._transport.write(encoded)
+
+    def look(self, now: float) -> None:
+        """Cut the client off if it has taken nothing of what it owes for too long. `now` is any steady clock's."""
+        taken = self._written - self.owed
+        if taken > self._taken or taken == self._written:
+            self._taken, self._stalled_since = taken, None
+        elif self._stalled_since is None:
+            self._stalled_since = now
+        elif now - self._stalled_since > self._limits.stalled_seconds:
+            self.cut_off("no progress")
 
     def cut_off(self, why: str) -> None:
-        """Drop the connection with what is queued for it."""
+        """Drop the connection with what is owed to it."""
+        if self.closed:
+            return
         _cut_off.inc()
-        _log.info("live.client_cut_off", why=why, queued=len(self._queue))
-        self.close()
+        _log.info("live.client_cut_off", why=why, owed=self.owed)
+        self.closed = True
         self.abort()
 
     def close(self) -> None:
-        """End the stream once what is being written is written."""
+        """End the stream, and the connection once what is owed has been taken."""
+        if self.closed or self._transport.is_closing():
+            return
         self.closed = True
-        self._queue.clear()
-        self._wake.set()
+        if self.gzip:
+            foot = zlib.compressobj(wbits=-zlib.MAX_WBITS).flush() + self._crc.to_bytes(4, "little")
+            foot += (self._size & 0xFFFFFFFF).to_bytes(4, "little")
+            self._write(as_chunk(foot) if self.chunked else foot)
+        if self.chunked:
+            self._write(b"0\r\n\r\n")
+        self._transport.close()
 
     def abort(self) -> None:
         """Drop the connection now."""
-        self._abort()
-
-    async def write(self, send: Send) -> None:
-        """Send what is queued until the client is closed or gone."""
-        while not self.closed:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                encoded = self._queue.popleft()
-                self._queued -= len(encoded)
-                try:
-                    async with asyncio.timeout(self._limits.send_seconds):
-                        await send({"type": "http.response.body", "body": encoded, "more_body": True})
-                except TimeoutError:
-                    self.cut_off("no progress")
-                    return
+        self._transport.abort()
 
 
 class Broadcaster:
@@ -145,6 +285,8 @@ class Broadcaster:
     def __init__(self, hub: Hub, now: Callable[[], datetime], limits: ClientLimits | None = None) -> None:
         self.hub = hub
         self.is_open = False
+        self.place: Place = ()  # where the hub stands in the log; the reader says it
+        self.ends: Place = ()  # where the log ended when the reader looked last
         self._now = now
         self._limits = limits or ClientLimits()
         self._clients: set[Client] = set()
@@ -153,7 +295,7 @@ class Broadcaster:
         self._pending: list[Change] = []
         self._oldest: float | None = None  # Kafka timestamp of the oldest record in `_pending`
         self._wake = asyncio.Event()
-        self._snapshot: tuple[tuple[str, int, int], datetime, bytes] | None = None
+        self._snapshot: tuple[tuple[str, int, int], datetime, Told] | None = None
 
     # --- from the reader ---------------------------------------------------------------------------------------------
 
@@ -191,7 +333,9 @@ class Broadcaster:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            tick = next_tick(tick, self.flush(), len(self._clients))
+            began = time.perf_counter()
+            gathered = self.flush()
+            tick = next_tick(tick, gathered, time.perf_counter() - began)
             await asyncio.sleep(tick)
 
     def roll(self) -> datetime:
@@ -204,9 +348,42 @@ class Broadcaster:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
-            beat = event("heartbeat", Heartbeat(now=self.roll()))
+            beat, now = Told(event("heartbeat", Heartbeat(now=self.roll()))), time.monotonic()
+            owed: list[tuple[int, Client]] = []
             for client in tuple(self._clients):
+                client.look(now)
                 client.put(beat)
+                if owes := client.owed:
+                    owed.append((owes, client))
+            self._judge_waiting()
+            self._cut_down(owed)
+
+    def _cut_down(self, owed: list[tuple[int, Client]]) -> None:
+        """Cut off those who owe most, until all together owe no more than they may."""
+        total = sum(owes for owes, _ in owed)
+        for owes, client in sorted(owed, key=lambda pair: pair[0], reverse=True):
+            if total <= self._limits.owed_bytes_of_all:
+                return
+            client.cut_off("all owe too much")
+            total -= owes
+
+    def _judge_waiting(self) -> None:
+        """Bring those up to date who had seen more than the hub had read, or send them away after too long."""
+        if not self.is_open:
+            return
+        for client in [client for client in self._clients if not client.synced and not client.closed]:
+            if not self._is_behind(client):
+                self._sync(client)
+            elif time.monotonic() - client.joined > HOLD and client.seen is not None:
+                if is_ahead(client.seen.place, self.ends):
+                    self._sync(client)  # what it saw is not of this log
+                else:
+                    _sent_elsewhere.inc()
+                    client.close()
+
+    def _is_behind(self, client: Client) -> bool:
+        seen = client.seen
+        return seen is not None and seen.epoch != self.hub.epoch and is_ahead(seen.place, self.place)
 
     def flush(self) -> int:
         """Tell what is pending now; how many changes were gathered."""
@@ -220,7 +397,7 @@ class Broadcaster:
             return 0
         changes = gather(self._pending)
         self._pending.clear()
-        delta = event("delta", Delta(now=self._now(), changes=changes), self._event_id())
+        delta = Told(event("delta", Delta(now=self._now(), changes=changes), self._event_id()))
         for client in tuple(self._clients):
             if client.synced:
                 client.put(delta)
@@ -238,18 +415,20 @@ class Broadcaster:
         encoded = self._encoded_snapshot()
         self._generation = self.hub.generation
         for client in tuple(self._clients):
-            client.synced = True
-            client.put(encoded)
+            if client.synced or not self._is_behind(client):
+                client.synced = True
+                client.put(encoded)
 
     def _event_id(self) -> str:
-        return f"{self.hub.epoch}-{self.hub.number}"
+        place = f"~{'.'.join([f'{offset:x}' for offset in self.place])}" if self.place else ""
+        return f"{self.hub.epoch}{place}-{self.hub.number}"
 
-    def _encoded_snapshot(self) -> bytes:
+    def _encoded_snapshot(self) -> Told:
         """The snapshot event; browsers that come together are given the same bytes."""
         now = self.roll()
         key = (self.hub.epoch, self.hub.generation, self.hub.number)
         if self._snapshot is None or self._snapshot[0] != key or not _same_moment(self._snapshot[1], now):
-            self._snapshot = (key, now, event("snapshot", self.hub.snapshot(now), self._event_id()))
+            self._snapshot = (key, now, Told(event("snapshot", self.hub.snapshot(now), self._event_id())))
         return self._snapshot[2]
 
     # --- clients ---------------------------------------------------------------------------------------------------
@@ -260,40 +439,55 @@ class Broadcaster:
         return self._stopped or len(self._clients) >= self._limits.clients
 
     def _join(self, client: Client) -> None:
-        """Bring a client up to date. What is pending goes to the others first: the state that it is given holds it."""
+        """Take a client in, and bring it up to date if the hub can."""
+        # What is pending goes to the others first: the state that it is given holds it.
         self.flush()
         self._clients.add(client)
         _clients.set(len(self._clients))
-        client.put(f"retry: {RETRY_MS}\n\n".encode())
-        if not self.is_open:
-            client.put(event("heartbeat", Heartbeat(now=self._now())))
-            return
+        client.put(Told(f"retry: {RETRY_MS}\n\n".encode()))
+        if self.is_open and not self._is_behind(client):
+            self._sync(client)
+        else:
+            client.put(Told(event("heartbeat", Heartbeat(now=self._now()))))
+
+    def _sync(self, client: Client) -> None:
         client.synced = True
         now = self.roll()
-        missed = self.hub.since(client.last_event_id) if client.last_event_id else None
+        seen = client.seen
+        missed = self.hub.since(f"{seen.epoch}-{seen.number}") if seen else None
         if missed is None:
             client.put(self._encoded_snapshot())
         else:
-            client.put(event("delta", Delta(now=now, changes=missed), self._event_id()))
+            client.put(Told(event("delta", Delta(now=now, changes=missed), self._event_id())))
 
-    async def serve(self, last_event_id: str, abort: Callable[[], None], receive: Receive, send: Send) -> None:
+    async def serve(
+        self,
+        last_event_id: str,
+        transport: Transport,
+        receive: Receive,
+        send: Send,
+        *,
+        gzip: bool = False,
+        chunked: bool = True,
+    ) -> None:
         """Answer one request for the stream: until the browser goes, is cut off, or `stop` is called.
 
         Args:
             last_event_id: what the browser saw last, empty if nothing.
-            abort: drops its connection without waiting for it.
+            transport: the connection, to which everything after the answer's head is written.
             receive, send: the request's ASGI channels.
+            gzip: the browser takes it.
+            chunked: the answer is chunked (HTTP/1.1), which the HTTP machine decides by itself.
         """
-        client = Client(self._limits, abort)
-        client.last_event_id = last_event_id
-        await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-        self._join(client)
+        encoding = ((b"content-encoding", b"gzip"),) if gzip else ()
+        await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *encoding]})
+        client = Client(transport, self._limits, gzip=gzip, chunked=chunked)
+        client.seen = parse_event_id(last_event_id)
         try:
-            async with asyncio.TaskGroup() as group:
-                watcher = group.create_task(_watch(receive, client))
-                await client.write(send)
-                watcher.cancel()
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            self._join(client)
+            # Where the stream ends on our side the connection does too, so there is one thing to wait for.
+            while (await receive())["type"] != "http.disconnect":
+                pass
         finally:
             self._clients.discard(client)
             _clients.set(len(self._clients))
@@ -308,12 +502,6 @@ class Broadcaster:
         """Drop the connections of clients that did not take the end of their stream."""
         for client in tuple(self._clients):
             client.abort()
-
-
-async def _watch(receive: Receive, client: Client) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    client.close()
 
 
 def _same_moment(a: datetime, b: datetime) -> bool:

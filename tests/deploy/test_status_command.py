@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -123,6 +124,16 @@ def test_a_stuck_role_is_told_with_how_long_and_how_much_waits(korean: bool, wor
     Console(file=file, width=200).print(_view(lines, NOW, korean=korean))
     for word in words:
         assert word in file.getvalue()
+
+
+@pytest.mark.parametrize(("korean", "words"), [(False, "prices of 48 of 150 stocks"), (True, "시세 48/150종목")])
+def test_a_session_tells_how_many_stocks_have_prices(korean: bool, words: str) -> None:
+    file = io.StringIO()
+    session = msgspec.structs.replace(
+        said("live", kind="session"), cause="", figures={"slots_registered": 48.0, "slots_limit": 150.0}
+    )
+    Console(file=file, width=200).print(_view(judge([session], NOW), NOW, korean=korean))
+    assert words in file.getvalue()
 
 
 def test_a_kafka_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

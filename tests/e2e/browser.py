@@ -22,6 +22,11 @@ ARGUMENTS = [
 ]
 
 
+def installed() -> str | None:
+    """The system's Chromium, or None: then playwright looks for its own."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 class Page:
     """An open dashboard, and everything that went wrong on it."""
 
@@ -43,10 +48,9 @@ class Page:
 @contextlib.asynccontextmanager
 async def open_page(address: str) -> AsyncIterator[Page]:
     """Open the dashboard; skips the test where no Chromium can be started."""
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     async with async_playwright() as playwright:
         try:
-            browser = await playwright.chromium.launch(executable_path=installed, args=ARGUMENTS)
+            browser = await playwright.chromium.launch(executable_path=installed(), args=ARGUMENTS)
         except Error as error:
             pytest.skip(
                 f"everything but the page was checked, as no Chromium can be started: {str(error).splitlines()[0]}"

@@ -194,6 +194,16 @@ async def test_every_reader_has_the_markets_truth_whoever_is_killed(make_product
 
         async with open_page(product.dashboard) as page:
             await page_shows(page, standing, held)
+            await feed_is_that_of_clickhouse(page, product)
+            await page.tab.keyboard.press("Escape")
+            await product.kill("live")
+            await page.tab.wait_for_selector('[data-testid="connection"]:not([data-state="live"])')
+            await page.tab.wait_for_selector('[data-testid="connection"][data-state="live"]')
+            page.errors = [error for error in page.errors if "ERR_" not in error]  # the browser's own, of its attempts
+            await page_shows(page, standing, held)
+            await feed_is_that_of_clickhouse(page, product)
+            await stock_is_that_of_clickhouse(page, product, next(iter(standing)))
+            assert page.errors == []
 
 
 async def test_a_producer_killed_in_a_moving_market_closes_the_gap(make_product: Callable[..., Product]) -> None:
@@ -400,3 +410,34 @@ async def page_shows(page: Page, standing: dict[str, events.Recommendation], hel
     assert {row["data-condition"] for row in await page.rows("subscription")} == held.keys()
     assert {row["data-word"] for row in await page.rows("subscription")} <= {"live", "quiet"}
     assert page.errors == []
+
+
+async def feed_is_that_of_clickhouse(page: Page, product: Product) -> None:
+    """Line by line, in this order: what the page shows of the newest hits and exits is what ClickHouse has of them."""
+    stored = product.rows(
+        "SELECT id, kind, code, condition FROM transitions FINAL WHERE date = (SELECT max(date) FROM transitions)"
+        " ORDER BY received_at DESC, 2 * entry + (kind = 'exited') DESC, id DESC LIMIT 200"
+    )
+
+    async def same() -> bool:
+        rows = await page.rows("feed-row")
+        return [
+            (row["data-transition-id"], row["data-kind"], row["data-code"], row["data-condition"]) for row in rows
+        ] == stored
+
+    await until(same, "the feed of the page", 20)
+
+
+async def stock_is_that_of_clickhouse(page: Page, product: Product, code: str) -> None:
+    """A stock's visits of today, as the page lists them, are those of ClickHouse."""
+    stored = product.rows(
+        "SELECT condition, toString(entry), if(max(kind = 'exited'), 'false', 'true') FROM transitions FINAL"
+        f" WHERE code = '{code}' AND date = (SELECT max(date) FROM transitions) GROUP BY condition, entry"
+    )
+    await page.tab.evaluate("code => { location.hash = `#/stock/${code}` }", code)
+
+    async def same() -> bool:
+        visits = await page.rows("visit")
+        return sorted((v["data-condition"], v["data-entry"], v["data-open"]) for v in visits) == sorted(stored)
+
+    await until(same, "the visits of the page", 20)

@@ -43,6 +43,10 @@ def status(component: str = "session/main/x") -> events.Status:
     return events.Status(component=component, kind="session", state="live", since=T0, at=T0)
 
 
+def quote(code: str = "0004V0") -> events.Quote:
+    return events.Quote(code=code, at=T0, received_at=T0, price=1, high=1, low=1, volume=1, trades=1, session="s")
+
+
 @asynccontextmanager
 async def running(publisher: Publisher) -> AsyncIterator[None]:
     task = asyncio.create_task(publisher.run())
@@ -175,6 +179,26 @@ async def test_for_how_long_kafka_has_acknowledged_nothing_of_what_waits(monkeyp
     assert publisher.unacknowledged == 7.0
 
 
+async def test_it_is_behind_when_kafka_acknowledges_nothing_or_less_than_it_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {"now": 100.0}
+    monkeypatch.setattr("producers.publisher.time.monotonic", lambda: seconds["now"])
+    publisher = Publisher("127.0.0.1:9", spool_after=1.0)
+    publisher.offer(event("behind", "c", 0))
+    seconds["now"] = 101.0
+    assert not publisher.behind
+    seconds["now"] = 101.1
+    assert publisher.behind
+    burst = Publisher("127.0.0.1:9", spool_after=1.0)
+    for n in range(5_001):
+        assert not burst.behind
+        burst.offer(event("behind", "c", n))
+    assert burst.behind
+    spool: Any = FullSpool()
+    assert Publisher("127.0.0.1:9", spool=spool).behind
+
+
 async def test_stopping_does_not_wait_for_a_broker_that_is_not_there() -> None:
     publisher = Publisher(f"127.0.0.1:{closed_port()}")
     publisher.offer(event("a", "c", 1))
@@ -188,6 +212,7 @@ async def test_stopping_does_not_wait_for_a_broker_that_is_not_there() -> None:
     [
         (event("main", "신고가 돌파", 1), topics.CONDITION_EVENTS.name, "main/신고가 돌파"),
         (status("subscription/main/x/돌파"), topics.STATUS.name, "subscription/main/x/돌파"),
+        (quote(), topics.QUOTES.name, "0004V0"),
         (
             events.Stock(code="0004V0", name="이름", market="KOSPI", received_at=T0),
             topics.STOCKS.name,
@@ -219,6 +244,8 @@ class FullSpool:
     [
         ("superseded", 10, FullSpool(), status(), {"passing": True}),
         ("crowded", 10, FullSpool(crowded=True), status(), {}),
+        ("superseded", 10, FullSpool(), quote(), {"passing": True}),
+        ("crowded", 10, FullSpool(crowded=True), quote(), {}),
         ("crowded", 0, None, status(), {}),
         ("full", 0, None, event("drops", "c", 1), {}),
         ("too-large", 10, None, event("drops", "c" * topics.MAX_RECORD, 1), {}),

@@ -345,7 +345,7 @@ def fold(
                 value = encode(output.record)
                 assert outputs.setdefault(output.record.id, value) == value
             state.update(lane.writes())
-    return outputs, {key: value for key, value in state.items() if value is not None}, poison
+    return outputs, {key: msgspec.json.encode(value) for key, value in state.items() if value is not None}, poison
 
 
 class Relay:

@@ -82,7 +82,7 @@ def work(ready):
         checkpoint=checkpoint,
     )
 
-sys.exit(roles.run("stream", load(), work))
+sys.exit(roles.run("stream", load(), work, fast=True))
 """
 
 

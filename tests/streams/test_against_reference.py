@@ -118,8 +118,8 @@ def test_where_a_deadline_is_announced_does_not_matter(log: list[StockRecord], d
         standing = known.get(record.code)
         outcome = recommend.apply(standing, record, position, policy_)
         if standing is not None and outcome.ignored not in {"late", "repeat"}:  # those pass nothing
-            passed = [due for due in recommend.dues(standing) if due.at < record.at]
-            noisy += [due for due in passed if data.draw(st.booleans())]
+            passed = [deadline for deadline in recommend.deadlines(standing) if deadline.at < record.at]
+            noisy += [recommend.due(standing, deadline) for deadline in passed if data.draw(st.booleans())]
         noisy.append(record)
         known[record.code] = outcome.standing
     assert fold_stocks(noisy, policy_) == fold_stocks(quiet, policy_)
@@ -168,7 +168,7 @@ def survive(data: st.DataObject, make: Callable[[Any, int], Lane], records: Sequ
                 if value is None:
                     table.pop(key, None)
                 else:
-                    table[key] = value
+                    table[key] = msgspec.json.encode(value)
         read += len(batch)
         if fate == "finished":
             committed = read if data.draw(st.booleans()) else committed  # commits are made now and then

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types import TP
 
 from streams import app, topics
 from streams.app import Worker
-from streams.checkpoint import Point, pass_by
-from streams.events import KST, Recommend, Withdraw, encode
+from streams.checkpoint import Checkpoint, Point, pass_by
+from streams.events import KST, HitstreamError, Recommend, encode
 from streams.holding import Holding
 from streams.lane import StandingLane
 from streams.recommend import Policy
@@ -43,7 +47,7 @@ class Log:
         """The replica's part: nothing to remember here."""
 
 
-def holding(log: Any) -> Holding:
+def holding(log: Any) -> Any:
     lane: Any = None
     return Holding(lane, log, log, CHANGELOG)
 
@@ -52,8 +56,8 @@ async def test_batches_are_written_together_and_settled_as_far_as_they_were_adde
     """Two batches cost one write; the later value of a key counts."""
     log = Log()
     held = holding(log)
-    held.add([(b"a", b"1"), (b"b", b"1")], 5)
-    held.add([(b"a", b"2"), (b"b", None)], 9)
+    held.add([(b"a", 1), (b"b", 1)], 5)
+    held.add([(b"a", 2), (b"b", None)], 9)
     assert await held.settle() == 9
     assert log.values == {b"a": b"2", b"b": None}
     assert held.settled == 9
@@ -73,39 +77,134 @@ async def test_a_write_that_failed_is_not_forgotten(error: BaseException) -> Non
     """After a failed or interrupted write nothing is settled until it is written, newer values winning."""
     log = Log()
     held = holding(log)
-    held.add([(b"a", b"1"), (b"b", b"1")], 5)
+    held.add([(b"a", 1), (b"b", 1)], 5)
     log.error = error
     with pytest.raises(type(error)):
         await held.settle()
     assert held.settled is None
-    held.add([(b"a", b"2")], 9)
+    held.add([(b"a", 2)], 9)
     log.error = None
     assert await held.settle() == 9
     assert log.values == {b"a": b"2", b"b": b"1"}
 
 
-@pytest.mark.parametrize("replaced", [False, True])
-async def test_a_batch_counts_only_for_the_lane_that_has_taken_it(replaced: bool, tmp_path: Path) -> None:
-    """Where another lane has come in its place meanwhile, that one must read the batch from where it was made."""
-    tp = TP(topics.TRANSITIONS.name, 0)
+class Broker:
+    """A producer's broker, which acknowledges a batch when it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[asyncio.Future[Any]] = []
+
+    async def partitions_for(self, _: str) -> set[int]:
+        return {0}
+
+    def create_batch(self) -> Any:
+        return BatchBuilder(1 << 16, 0)
+
+    async def send_batch(self, _batch: Any, _topic: str, *, partition: int) -> asyncio.Future[Any]:
+        self.batches.append(asyncio.get_running_loop().create_future())
+        return self.batches[-1]
+
+    def acknowledge(self, number: int) -> None:
+        self.batches[number].set_result(SimpleNamespace(offset=0))
+
+
+def working(tmp_path: Path, checkpoint: Checkpoint = pass_by) -> tuple[Worker, Broker, Any, list[int]]:
+    """A worker that holds a partition of transitions, its broker, the partition, and where it would read on."""
+    partitions = {topic.name: topic.partitions for topic in topics.ALL}
+    settings = StreamSettings()
+    worker = Worker(
+        "127.0.0.1:1", partitions, POLICY, settings, str(tmp_path), lambda: NOON, lambda _: None, checkpoint
+    )
+    broker, passed, log, tp = Broker(), list[int](), Log(), TP(topics.TRANSITIONS.name, 0)
+    worker._app._consumer = SimpleNamespace(pass_over=lambda _, offset: passed.append(offset))
+    worker._app._producer = SimpleNamespace(kafka=broker)
+    worker._holdings[tp] = Holding(StandingLane(0, [], 0, POLICY), log, log, CHANGELOG)  # type: ignore[arg-type]
+    return worker, broker, tp, passed
+
+
+def recommended(offset: int) -> Any:
+    """A record that leads to a recommendation."""
+    code = f"{offset:06}"
+    command = Recommend(id="r", code=code, by="kim", at=NOON)
+    return SimpleNamespace(value=encode(command), offset=offset, key=code.encode())
+
+
+async def test_the_next_batch_is_decided_while_outputs_are_on_their_way(tmp_path: Path) -> None:
+    """State follows in the order of the log: what Kafka acknowledges early waits for what stands before it."""
+    worker, broker, tp, passed = working(tmp_path)
+    await worker._derive(tp, [recommended(7)])
+    await worker._derive(tp, [recommended(8)])
+    assert passed == [8, 9]
+    broker.acknowledge(1)
+    await asyncio.sleep(0)
+    assert worker._holdings[tp].ahead is None
+    broker.acknowledge(0)
+    await worker._land()
+    assert worker._holdings[tp].ahead == 9
+
+
+async def test_nothing_is_decided_that_too_many_are_on_their_way_before(tmp_path: Path) -> None:
+    """Kafka sets the pace: what it has not acknowledged is bounded."""
+    worker, broker, tp, passed = working(tmp_path)
+    for offset in range(app.IN_FLIGHT):
+        await worker._derive(tp, [recommended(offset)])
+    waiting = asyncio.create_task(worker._derive(tp, [recommended(app.IN_FLIGHT)]))
+    await asyncio.sleep(0)
+    assert passed[-1] == app.IN_FLIGHT
+    broker.acknowledge(0)
+    await waiting
+    assert passed[-1] == app.IN_FLIGHT + 1
+    for number in range(1, len(broker.batches)):
+        broker.acknowledge(number)
+    await worker._land()
+
+
+async def test_a_batch_of_many_outputs_is_sent_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part is done by itself: the state that follows ends where its records end."""
+    monkeypatch.setattr(app, "MAX_OUTPUTS", 2)
+    worker, broker, tp, passed = working(tmp_path)
+    await worker._derive(tp, [recommended(offset) for offset in range(5)])
+    assert passed == [2, 4, 5]
+    broker.acknowledge(0)
+    await asyncio.wait_for(eventually_ahead(worker, tp), 5)
+    assert worker._holdings[tp].ahead == 2
+    for number in (1, 2):
+        broker.acknowledge(number)
+    await worker._land()
+    assert worker._holdings[tp].ahead == 5
+
+
+async def eventually_ahead(worker: Worker, tp: Any) -> None:
+    while worker._holdings[tp].ahead is None:
+        await asyncio.sleep(0)
+
+
+async def test_after_a_batch_that_failed_no_state_follows(tmp_path: Path) -> None:
+    """The batches behind it may be in Kafka, but nothing of them is remembered: they are decided again."""
+    worker, broker, tp, _ = working(tmp_path)
+    await worker._derive(tp, [recommended(7)])
+    await worker._derive(tp, [recommended(8)])
+    broker.acknowledge(1)
+    broker.batches[0].set_exception(KafkaError("refused"))
+    await worker._land()
+    assert worker._holdings[tp].ahead is None
+    with pytest.raises(HitstreamError, match="gave up: Kafka has not acknowledged what was written"):
+        await worker._failure
+
+
+async def test_a_batch_counts_only_for_the_lane_that_has_taken_it(tmp_path: Path) -> None:
+    """Where another lane has come in its place meanwhile, that one's state does not follow."""
+    log: Any = Log()
 
     async def checkpoint(point: Point, _topic: str) -> None:
-        if replaced and point == "outputs-acknowledged":
+        if point == "outputs-acknowledged":
             worker._holdings[tp] = Holding(StandingLane(0, [], 0, POLICY), log, log, CHANGELOG)
 
-    partitions = {topic.name: topic.partitions for topic in topics.ALL}
-    worker = Worker(
-        "127.0.0.1:1", partitions, POLICY, StreamSettings(), str(tmp_path), lambda: NOON, lambda _: None, checkpoint
-    )
-    log: Any = Log()
-    passed: list[int] = []
-    worker._app._consumer = SimpleNamespace(pass_over=lambda _, offset: passed.append(offset))
-    worker._app._producer = SimpleNamespace()
-    worker._holdings[tp] = Holding(StandingLane(0, [], 0, POLICY), log, log, CHANGELOG)
-    command = Withdraw(id="w", code="005930", by="kim", at=NOON)
-    await worker._derive(tp, [SimpleNamespace(value=encode(command), offset=7, key=b"005930")])
-    assert passed == ([] if replaced else [8])
-    assert worker._holdings[tp].ahead == (None if replaced else 8)
+    worker, broker, tp, _ = working(tmp_path, checkpoint)
+    await worker._derive(tp, [recommended(7)])
+    broker.acknowledge(0)
+    await worker._land()
+    assert worker._holdings[tp].ahead is None
 
 
 async def test_what_an_earlier_holder_still_remembers_until_it_is_shut_out_counts(
@@ -122,7 +221,7 @@ async def test_what_an_earlier_holder_still_remembers_until_it_is_shut_out_count
             nonlocal end
             earlier = StandingLane(0, [], 0, POLICY)
             earlier.take(command, 0, code)
-            values.update(earlier.writes())
+            values.update((key, msgspec.json.encode(value)) for key, value in earlier.writes())
             end = 1
 
     async def hold(_: Any) -> dict[bytes, bytes | None]:

@@ -26,7 +26,7 @@ from streams.events import (
     event_id,
     identity,
 )
-from streams.lane import Lane, MembershipLane, Output, StandingLane, Unreadable, relay
+from streams.lane import Lane, MembershipLane, Output, StandingLane, Unreadable, Value, relay
 from streams.settings import ConditionRule, RecommendSettings
 
 START = datetime(2026, 3, 2, 9, tzinfo=KST)
@@ -95,12 +95,12 @@ class Changelog:
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
 
-    def append(self, writes: Sequence[tuple[bytes, bytes | None]]) -> None:
+    def append(self, writes: Sequence[tuple[bytes, Value | None]]) -> None:
         for key, value in writes:
             if value is None:
                 self.values.pop(key, None)
             else:
-                self.values[key] = value
+                self.values[key] = msgspec.json.encode(value)
 
     def lane(self, end: int, kind: str) -> Lane:
         items = list(self.values.items())
@@ -191,7 +191,7 @@ def test_values_of_other_partitions_are_skipped() -> None:
     """A lane takes the values of its own partition from the table."""
     lane = MembershipLane(3, [], 0)
     lane.take(encode(hit("005930", START)), 0)
-    items = [(key, value) for key, value in lane.writes() if value is not None]
+    items = [(key, msgspec.json.encode(value)) for key, value in lane.writes() if value is not None]
     leave = encode(hit("005930", START + timedelta(seconds=9), "exit"))
     assert len(MembershipLane(3, items, 1).take(leave, 1).outputs) == 1
     assert MembershipLane(2, items, 1).take(leave, 1).ignored == ["exit-without-hit"]
@@ -202,7 +202,7 @@ def test_a_log_made_anew_loses_nothing(end: int) -> None:
     """Values from beyond the end of the log stem from one that is no more: no new record is taken for an old one."""
     old = MembershipLane(0, [], 0)
     old.take(encode(hit("005930", START)), 7)
-    items = [(key, value) for key, value in old.writes() if value is not None]
+    items = [(key, msgspec.json.encode(value)) for key, value in old.writes() if value is not None]
     lane = MembershipLane(0, items, end)
     assert len(lane.take(encode(hit("000660", START)), 0).outputs) == 1
     assert lane.take(encode(hit("005930", START)), 1).ignored == ["repeat"]
@@ -224,11 +224,11 @@ def test_day_end_is_announced_once_to_the_condition() -> None:
     lane = MembershipLane(0, [], 0)
     lane.take(encode(hit("005930", START)), 0)
     midnight = datetime(2026, 3, 3, tzinfo=KST)
-    assert lane.overdue(midnight - timedelta(seconds=1)) == []
+    assert list(lane.overdue(midnight - timedelta(seconds=1))) == []
     (output,) = lane.overdue(midnight)
     assert (output.topic, output.key) == (topics.CONDITION_EVENTS.name, b"main/x")
     assert output.record == membership.day_end_due("main", "x", date(2026, 3, 2))
-    assert lane.overdue(midnight) == []
+    assert list(lane.overdue(midnight)) == []
 
 
 def test_a_deadline_that_is_set_again_after_its_moment_is_announced() -> None:
@@ -242,11 +242,11 @@ def test_a_deadline_that_is_set_again_after_its_moment_is_announced() -> None:
     for n, record in enumerate(log):
         lane.take(encode(record), n)
     midnight = datetime(2026, 3, 3, tzinfo=KST)
-    assert lane.overdue(midnight) == []
+    assert list(lane.overdue(midnight)) == []
     lane.take(encode(hit("005930", START + timedelta(seconds=2))), 3)
     (output,) = lane.overdue(midnight)
     assert output.record == membership.day_end_due("main", "x", date(2026, 3, 2))
-    assert lane.overdue(midnight) == []
+    assert list(lane.overdue(midnight)) == []
 
 
 def test_a_deadline_that_is_no_more_is_not_announced() -> None:
@@ -261,13 +261,13 @@ def test_a_deadline_that_is_no_more_is_not_announced() -> None:
     for n, record in enumerate(log):
         for output in members.take(encode(record), n).outputs:
             lane.take(encode(output.record), n)
-    items = [(key, value) for key, value in lane.writes() if value is not None]
+    items = [(key, msgspec.json.encode(value)) for key, value in lane.writes() if value is not None]
     for each in (lane, StandingLane(0, items, 3, POLICY)):
-        assert each.overdue(START + timedelta(seconds=4)) == []
+        assert list(each.overdue(START + timedelta(seconds=4))) == []
         (output,) = each.overdue(START + timedelta(seconds=5))
         due: Any = output.record
         assert (output.topic, output.key, due.kind) == (topics.TRANSITIONS.name, b"000660", "hold")
-        assert each.overdue(START + timedelta(seconds=500)) == []
+        assert list(each.overdue(START + timedelta(seconds=500))) == []
     decision = lane.take(encode(due), 3)
     revision: Any = decision.outputs[0].record
     assert (revision.cause, revision.at, revision.cause_id) == ("threshold", START + timedelta(seconds=5), due.id)
@@ -297,7 +297,7 @@ def test_unreadable(value: bytes | None, reason: str) -> None:
 def test_commands_are_relayed_as_they_are() -> None:
     """An accepted command is the same record, keyed by its stock."""
     command = Withdraw(id="w1", code="005930", by="kim", at=START)
-    assert relay(encode(command), START) == Output(topics.TRANSITIONS.name, b"005930", command)
+    assert relay(encode(command), START) == Output(topics.TRANSITIONS.name, b"005930", command, encode(command))
     with pytest.raises(Unreadable):
         relay(encode(hit("005930", START)), START)
 

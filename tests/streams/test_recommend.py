@@ -382,7 +382,7 @@ def test_a_deadline_is_the_same_whoever_applies_it() -> None:
     """Applied by its own Due or before a later record, a hold leads to the same revision."""
     standing = recommend.apply(None, entered("held", "09:00:00"), 0, policy()).standing
     assert standing is not None
-    (announced,) = recommend.dues(standing)
+    (announced,) = [recommend.due(standing, deadline) for deadline in recommend.deadlines(standing)]
     by_due, _ = run(policy(), entered("held", "09:00:00"), announced)
     by_record, _ = run(policy(), entered("held", "09:00:00"), entered("other", "09:00:11"))
     assert by_due == by_record
@@ -397,7 +397,7 @@ def test_what_is_announced() -> None:
         for position, record in enumerate(records):
             standing = recommend.apply(standing, record, position, policy(expiry=60)).standing
         assert standing is not None
-        return [(d.kind, d.at) for d in recommend.dues(standing)]
+        return [(d.kind, d.at) for d in recommend.deadlines(standing)]
 
     assert after(entered("held", "09:00:00")) == [("hold", at("09:00:10"))]
     assert after(entered("held", "09:00:00"), due("09:00:10")) == [("expiry", at("09:01:10")), ("day-end", MIDNIGHT)]

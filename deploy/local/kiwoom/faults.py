@@ -57,6 +57,12 @@ STANDING: Final[Mapping[str, str]] = {
     "missing-page": "the same, and all pages but the first get no reply",
     "silent-cnsrclr": "CNSRCLR is heard, but gets no reply",
     "refuse-reg": "REG is refused with 105111",
+    "refuse-some-reg": "the same, where one of its items has a code with a letter in it",
+    "rate-limited-reg": "REG and REMOVE are refused with 105110",
+    "silent-reg": "REG and REMOVE are heard, but get no reply",
+    "deaf-reg": "REG and REMOVE are neither heard nor answered",
+    "few-slots": "a session registers 20 codes at most: 105115",
+    "drop-reg": "REG is acknowledged, but its codes are silently not registered",
     "padded-seq": "replies have a seq padded with blanks",
     # REAL
     "mixed-frames": "one REAL frame holds 02 and 0B entries in the order of the tape",
@@ -97,6 +103,7 @@ MOMENTARY: Final[Mapping[str, str]] = {
     "oversized-frame": "a frame of 17 MB, more than any client takes",
     "null-real": "a REAL frame with data null",
     "list-forgotten": "the session has to send CNSRLST once more before it may ask for conditions",
+    "forget-prices": "all codes that are registered for prices are silently registered no longer",
     "forget-registration": "the conditions named are silently registered no longer, all of them without seqs",
     "token-expired": "every token issued so far is valid no longer",
     "displaced": "SYSTEM R10001 and close, as if the app key logged in elsewhere",
@@ -105,7 +112,7 @@ MOMENTARY: Final[Mapping[str, str]] = {
 }
 """Faults that happen once, to every session that is logged in; the one about registrations takes `seqs`."""
 
-MUTE: Final = frozenset({"list-forgotten", "forget-registration", "token-expired"})
+MUTE: Final = frozenset({"list-forgotten", "forget-prices", "forget-registration", "token-expired"})
 """The momentary faults that nothing on the wire tells of."""
 
 REFUSALS: Final[Mapping[str, tuple[int, str]]] = {

@@ -34,6 +34,9 @@ SETTLING: Final = 1.4
 SMALL_PAGE: Final = 5
 """Rows of a page under the faults `small-pages` and `missing-page`."""
 
+FEW_SLOTS: Final = 20
+"""Codes that a session registers at most under the fault `few-slots`."""
+
 NEXT_REPLY: Final = 1.0
 """Seconds that a reply waits for the next one under the fault `replies-out-of-order`."""
 
@@ -296,6 +299,13 @@ class Session:
             case "list-forgotten":
                 self._listed = False
                 return []
+            case "forget-prices":
+                self._groups = {
+                    group: {item: kinds - {"0B"} for item, kinds in items.items() if kinds - {"0B"}}
+                    for group, items in self._groups.items()
+                }
+                self._index()
+                return []
             case "forget-registration":
                 for seq in tuple(seqs) or tuple(self._registered):
                     self._registered.pop(seq, None)
@@ -518,9 +528,12 @@ class Session:
     # --- prices
 
     def _register(self, frame: dict[str, Any], _now: float) -> list[Send]:
+        if (kept_from := self._kept_from_prices("REG")) is not None:
+            return kept_from
         wanted = _registrations(frame)
         group = frame.get("grp_no")
-        if wanted is None or not isinstance(group, str) or self.faults.on("refuse-reg"):
+        odd = self.faults.on("refuse-some-reg") and not all(item[:6].isdigit() for item, _ in wanted or () if item)
+        if wanted is None or not isinstance(group, str) or self.faults.on("refuse-reg") or odd:
             return [_refused("REG", 105111, "실시간 항목 등록에 실패했습니다")]
         kept = self._groups.get(group, {}) if frame.get("refresh", "1") != "0" else {}
         changed = {item: set(types) for item, types in kept.items()}
@@ -529,13 +542,17 @@ class Session:
         others = {item for name, items in self._groups.items() if name != group for item in items}
         if len(changed) > self._rules.codes:
             return [_refused("REG", 105118, f"그룹당 등록 가능한 종목수({self._rules.codes})를 초과하였습니다")]
-        if len(others | changed.keys()) > self._rules.codes:
-            return [_refused("REG", 105115, f"세션당 등록 가능한 종목수({self._rules.codes})를 초과하였습니다")]
-        self._groups[group] = changed
-        self._index()
-        return [_frame({"trnm": "REG", "return_code": 0, "return_msg": ""})]
+        most = FEW_SLOTS if self.faults.on("few-slots") else self._rules.codes
+        if len(others | changed.keys()) > most:
+            return [_refused("REG", 105115, f"세션당 등록 가능한 종목수({most})를 초과하였습니다")]
+        if not self.faults.on("drop-reg"):
+            self._groups[group] = changed
+            self._index()
+        return self._answered_prices("REG")
 
     def _remove(self, frame: dict[str, Any], _now: float) -> list[Send]:
+        if (kept_from := self._kept_from_prices("REMOVE")) is not None:
+            return kept_from
         unwanted = _registrations(frame)
         group = frame.get("grp_no")
         if unwanted is None or not isinstance(group, str):
@@ -548,7 +565,20 @@ class Session:
             else:
                 registered.pop(item, None)
         self._index()
-        return [_frame({"trnm": "REMOVE", "return_code": 0, "return_msg": ""})]
+        return self._answered_prices("REMOVE")
+
+    def _kept_from_prices(self, trnm: str) -> list[Send] | None:
+        """What a REG or REMOVE gets instead of being done; None if nothing is in its way."""
+        if self.faults.on("deaf-reg"):
+            return self._silence(f"{trnm} under the fault deaf-reg")
+        if self.faults.on("rate-limited-reg"):
+            return [_refused(trnm, 105110, _TOO_MANY.format(trnm))]
+        return None
+
+    def _answered_prices(self, trnm: str) -> list[Send]:
+        if self.faults.on("silent-reg"):
+            return self._silence(f"{trnm} under the fault silent-reg")
+        return [_frame({"trnm": trnm, "return_code": 0, "return_msg": ""})]
 
     def _index(self) -> None:
         types: dict[str, set[str]] = {}

@@ -245,7 +245,11 @@ REST: dict[str, tuple[str, str, str]] = {
     "maintenance": ("<!DOCTYPE html>", "<!DOCTYPE html>", ""),
     "server-error": ("", "", ""),
 }
-TRADES = {"mixed-frames"}  # told with trades, in test_protocol
+# Told with trades, or registrations, in test_protocol.
+TRADES = {
+    "mixed-frames", "refuse-some-reg", "rate-limited-reg", "silent-reg", "deaf-reg", "few-slots", "drop-reg",
+    "forget-prices",
+}  # fmt: skip
 SOCKETS = {"refuse-connection", "hang-connection", "hang-rest", "token-expired"}
 
 

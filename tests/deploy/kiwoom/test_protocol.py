@@ -462,6 +462,83 @@ def test_a_burst_is_refused_and_a_steady_pace_is_not(market: Exchange) -> None:
     assert all(talk.say(REG, after=0.3)[0]["return_code"] == 0 for _ in range(50))
 
 
+def remove(*codes: str, group: str = "1") -> dict[str, Any]:
+    return {"trnm": "REMOVE", "grp_no": group, "data": [{"item": codes, "type": ["0B"]}]}
+
+
+def test_a_refused_registration_leaves_what_was_registered(market: Exchange) -> None:
+    talk = Talk(market)
+    talk.say(reg("005930"))
+    assert talk.say(reg(*(f"{number:06d}" for number in range(200))))[0]["return_code"] == 105118
+    assert talk.session.state()["codes"] == ["005930"]
+
+
+def test_a_code_of_two_groups_counts_once_and_stays_until_it_is_in_neither(market: Exchange) -> None:
+    talk = Talk(market, codes=2)
+    talk.say(reg("005930", "000660"))
+    assert talk.say(reg("005930", group="2"))[0]["return_code"] == 0
+    talk.say(reg("035420", group="2", refresh="0"))
+    assert talk.session.state()["codes"] == ["000660", "005930"], "the third was not refused"
+    talk.say(remove("005930"))
+    assert talk.session.state()["codes"] == ["000660", "005930"]
+    talk.say(remove("005930", group="2"))
+    assert talk.session.state()["codes"] == ["000660"]
+
+
+def test_what_is_not_registered_can_be_removed(market: Exchange) -> None:
+    assert Talk(market).say(remove("005930", "BOGUS1", group="7"))[0]["return_code"] == 0
+
+
+def test_a_trade_is_told_under_the_item_that_was_registered(market: Exchange) -> None:
+    talk = Talk(market)
+    talk.say(reg("005930_AL", "005930_NX"))
+    (frame,) = talk.told(trade())
+    assert [entry["item"] for entry in frame["data"]] == ["005930_AL"], "the local market trades on KRX only"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "registered"),
+    [
+        ("refuse-reg", 105111, []),
+        ("refuse-some-reg", 105111, []),
+        ("rate-limited-reg", 105110, []),
+        ("drop-reg", 0, []),
+        ("silent-reg", None, ["0004V0", "005930"]),
+        ("deaf-reg", None, []),
+    ],
+)
+def test_registrations_can_go_wrong(market: Exchange, fault: str, code: int | None, registered: list[str]) -> None:
+    talk = Talk(market)
+    talk.fault(fault)
+    replies = talk.say(reg("005930", "0004V0"))
+    assert ([reply["return_code"] for reply in replies] or [None]) == [code]
+    assert talk.session.state()["codes"] == registered
+
+
+def test_a_refusal_of_some_takes_the_others(market: Exchange) -> None:
+    talk = Talk(market)
+    talk.fault("refuse-some-reg")
+    assert talk.say(reg("005930"))[0]["return_code"] == 0
+    assert talk.say(reg("", types=["0s"]))[0]["return_code"] == 0
+
+
+def test_a_session_may_have_few_slots(market: Exchange) -> None:
+    talk = Talk(market)
+    talk.fault("few-slots")
+    codes = [f"{number:06d}" for number in range(21)]
+    assert talk.say(reg(*codes))[0]["return_code"] == 105115
+    assert talk.say(reg(*codes[:20]))[0]["return_code"] == 0
+
+
+def test_prices_can_be_forgotten_without_a_word(market: Exchange) -> None:
+    talk = Talk(market)
+    talk.say(reg("", types=["0s"], group="90"))
+    talk.say(REG)
+    assert talk.session.befall("forget-prices") == SILENCE
+    assert talk.told(trade()) == SILENCE
+    assert talk.told(Bell(32_400, "3")) != SILENCE
+
+
 def test_the_market_clock_is_told_to_who_asked(market: Exchange) -> None:
     talk = Talk(market)
     assert talk.told(Bell(32_400, "3")) == SILENCE

@@ -228,6 +228,19 @@ class Conversation(RuleBasedStateMachine):
         if really:
             self.did(self.session.clear(self.now))
 
+    @rule(codes=st.lists(st.sampled_from(["005930", "000660", "0004V0"]), max_size=3, unique=True))
+    def price(self, codes: list[str]) -> None:
+        self.did(self.session.price(codes, self.now))
+
+    @rule(trnm=st.sampled_from(["REG", "REMOVE"]), code=st.sampled_from([0, 0, 105110, 105111, 105115]))
+    def registered(self, trnm: str, code: int) -> None:
+        self.hear(json.dumps({"trnm": trnm, "return_code": code}))
+
+    @rule(code=st.sampled_from(["005930", "000660", "999999"]))
+    def trade(self, code: str) -> None:
+        values = {"10": "1000", "15": "+1", "13": "1", "20": "093000"}
+        self.hear(json.dumps({"trnm": "REAL", "data": [{"values": values, "type": "0B", "item": code}]}))
+
     @invariant()
     def something_is_waited_for(self) -> None:
         assert self.session.over or self.session.deadline is not None or not self.actions
@@ -272,7 +285,7 @@ class Conversation(RuleBasedStateMachine):
                 self.snapshot(seq, ["A005930"], False)
             case {"trnm": "CNSRREQ", "seq": seq}:
                 self.searched(seq, ["A005930"], "whole")
-            case {"trnm": "CNSRCLR" | "REG" as trnm}:
+            case {"trnm": "CNSRCLR" | "REG" | "REMOVE" as trnm}:
                 self.hear(json.dumps({"trnm": trnm, "seq": asked.get("seq", ""), "return_code": 0}))
 
     def teardown(self) -> None:

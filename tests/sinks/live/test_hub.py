@@ -5,14 +5,26 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinks.live.hub import FORGOTTEN, RETIRED, Hub, Limits, change_key, gather
-from sinks.live.views import Change, ComponentView, ConditionView, FeedItem, GapView, RecommendationView, Snapshot
+from sinks.live.views import (
+    Change,
+    ComponentView,
+    ConditionView,
+    FeedItem,
+    GapView,
+    PriceView,
+    RecommendationView,
+    Snapshot,
+    TrackView,
+)
 from streams.events import (
     Gap,
+    Quote,
     Reason,
     Recommendation,
     Record,
@@ -65,6 +77,11 @@ def gap(name: str = "g", *, at: datetime = NINE, condition: str = "a") -> Gap:
         id=name, account="main", condition=condition, from_=at - timedelta(seconds=30), to=at, cause="no PING for 35 s",
         at=at, received_at=at, session="s",
     )  # fmt: skip
+
+
+def quote(price: int = 70_000, *, code: str = "005930", at: datetime = NINE, **other: Any) -> Quote:
+    values = {"high": price, "low": price, "volume": 10, "trades": 1, "change_rate": 1.0, "day_volume": 100}
+    return Quote(code=code, at=at.replace(microsecond=0), received_at=at, price=price, **(values | other))  # type: ignore[arg-type]
 
 
 def stock(code: str = "005930", name: str = "삼성전자", *, at: datetime = NINE, close: int | None = 70_000) -> Stock:
@@ -189,15 +206,16 @@ def test_the_feed_can_be_paged_backwards() -> None:
     before = None
     while page := it.transitions(limit=3, before=before):
         seen += [line.transition for line in page]
-        before = seen[-1].id
+        before = (seen[-1].received_at, 2, seen[-1].id)
     assert seen == moves[::-1]
-    filtered = it.transitions(limit=100, condition="b")
-    assert filtered is not None
-    assert [line.transition for line in filtered] == moves[1::2][::-1]
-    of_code = it.transitions(limit=100, code="000004")
-    assert of_code is not None
-    assert [line.transition for line in of_code] == [moves[4]]
-    assert it.transitions(limit=1, before="unknown") is None
+    assert it.holds_all_lines
+    for wanted, expected in (
+        ({"condition": "b"}, moves[1::2]),
+        ({"code": "000004"}, [moves[4]]),
+        ({"account": "other"}, []),
+        ({"kind": "exited"}, []),
+    ):
+        assert [line.transition for line in it.transitions(limit=100, **wanted)] == expected[::-1]  # type: ignore[arg-type]
 
 
 # --- recommendations --------------------------------------------------------------------------------------------------
@@ -378,6 +396,137 @@ def test_a_record_of_tomorrow_is_believed_just_before_midnight() -> None:
     assert it.roll(midnight - timedelta(seconds=1)) is False, "the day does not go back"
 
 
+# --- prices -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_price_is_told_and_joined_to_what_was_recommended() -> None:
+    it = hub()
+    it.apply(recommendation(at=NINE), NINE)
+    later = NINE + timedelta(seconds=1)
+    price, track = it.apply(quote(70_000, at=later, high=99_999, low=1), NINE)
+    assert isinstance(price, PriceView)
+    assert (price.code, price.price, price.change_rate, price.day_volume) == ("005930", 70_000, 1.0, 100)
+    assert isinstance(track, TrackView)
+    first = track.track
+    assert (first.reference.price, first.high.price, first.low.price) == (70_000, 70_000, 70_000), (
+        "what the first quote says of the time before it may be older than the opening"
+    )
+    (only,) = it.apply(quote(70_500, at=later + timedelta(seconds=1), high=70_000), NINE)
+    assert isinstance(only, PriceView), "no extreme, no new step: the track is as it was"
+    _, track = it.apply(quote(70_200, at=later + timedelta(seconds=2), high=71_000, low=69_000), NINE)
+    assert isinstance(track, TrackView)
+    assert (track.track.high.price, track.track.low.price) == (71_000, 69_000)
+    (view,) = it.recommendations()
+    assert view.track == track.track
+    assert it.snapshot(NINE).prices[0].price == 70_200
+
+
+def test_prices_that_came_before_the_recommendation_was_read_are_joined_to_it() -> None:
+    it = hub()
+    for n, price in enumerate((60_000, 70_000, 72_000)):
+        it.apply(quote(price, at=NINE + timedelta(seconds=n - 1), high=price), NINE)
+    (view,) = it.apply(recommendation(at=NINE), NINE)
+    assert isinstance(view, RecommendationView)
+    assert view.track is not None
+    assert (view.track.reference.price, view.track.high.price, view.track.low.price) == (70_000, 72_000, 70_000)
+
+
+def test_an_older_or_repeated_quote_changes_nothing() -> None:
+    it = hub()
+    assert it.apply(quote(70_000, at=NINE), NINE)
+    assert it.apply(quote(70_000, at=NINE), NINE) == ()
+    assert it.apply(quote(60_000, at=NINE - timedelta(seconds=1)), NINE) == ()
+    assert it.apply(quote(60_000, at=NINE - timedelta(days=1)), NINE) == ()
+
+
+def test_of_a_stock_the_latest_openings_are_followed() -> None:
+    it = hub(tracks=2)
+    for n in range(3):
+        at = NINE + timedelta(seconds=n)
+        it.apply(quote(70_000 + n, at=at), at)
+        it.apply(recommendation(1, opening=f"r{n}", at=at), at)
+        changes = it.apply(recommendation(2, opening=f"r{n}", at=at, state="closed"), at)
+        assert len(changes) == 1
+    tracks = {view.recommendation.recommendation_id: view.track is not None for view in it.recommendations()}
+    assert tracks == {"r0": False, "r1": True, "r2": True}
+
+
+def test_prices_are_hidden_while_those_of_the_day_are_being_read() -> None:
+    it = hub()
+    it.show_prices(False)
+    it.apply(recommendation(at=NINE), NINE)
+    seen = f"e-{it.number}"
+    assert it.apply(quote(at=NINE), NINE) == ()
+    told = it.snapshot(NINE)
+    assert (told.prices, told.recommendations[0].track) == ((), None)
+    assert it.story("005930").price is None  # type: ignore[union-attr]
+    generation = it.generation
+    it.show_prices(True)
+    assert it.generation > generation
+    assert it.since(seen) is None, "deltas can't say what was hidden"
+    told = it.snapshot(NINE)
+    assert told.prices
+    assert told.recommendations[0].track is not None
+
+
+def test_the_last_changes_are_kept_by_key_so_that_prices_do_not_crowd_out_the_rest() -> None:
+    it = hub(changes=4)
+    it.roll(NINE)
+    seen = f"e-{it.number}"
+    it.apply(transition(), NINE)
+    for n in range(100):
+        it.apply(quote(70_000 + n, at=NINE + timedelta(milliseconds=n)), NINE)
+    missed = it.since(seen)
+    assert missed is not None
+    assert [change_key(change)[0] for change in missed] == ["feed", "condition", "price"]
+
+
+# --- questions about today --------------------------------------------------------------------------------------------
+
+
+def test_a_condition_tells_who_is_inside_and_its_hits_by_minute() -> None:
+    it = hub()
+    it.apply(stock(), NINE)
+    it.apply(transition(2, at=NINE), NINE)
+    it.apply(transition(3, at=NINE + timedelta(seconds=20)), NINE)
+    it.apply(transition(4, at=NINE + timedelta(seconds=30)), NINE)
+    it.apply(transition(2, code="000660", at=NINE + timedelta(minutes=2)), NINE)
+    it.apply(transition(2, code="000270", at=NINE + timedelta(minutes=3), origin="snapshot"), NINE)
+    it.apply(gap(condition="a"), NINE)
+    it.apply(gap("other", condition="b"), NINE)
+    it.apply(quote(), NINE)
+    detail = it.condition("main", "a")
+    assert detail is not None
+    assert [(m.code, m.name, m.entry, m.price and m.price.price) for m in detail.members] == [
+        ("000270", "", 1, None),
+        ("000660", "", 1, None),
+        ("005930", "삼성전자", 2, 70_000),
+    ]
+    assert (detail.minutes_from, detail.hits) == (NINE, (2, 0, 1)), "what a snapshot revealed was seen at no minute"
+    assert [view.gap.id for view in detail.gaps] == ["g"]
+    assert it.condition("main", "b") is None
+    assert it.condition("other", "a") is None
+
+
+def test_a_stocks_story_is_its_visits_and_recommendations() -> None:
+    it = hub()
+    assert it.story("005930") is None
+    it.apply(stock(), NINE)
+    it.apply(transition(2, at=NINE, initial=True), NINE)
+    it.apply(transition(3, at=NINE + timedelta(minutes=1), dwell=60.0, since=NINE), NINE)
+    it.apply(transition(4, at=NINE + timedelta(minutes=5)), NINE)
+    it.apply(transition(2, code="000660"), NINE)
+    it.apply(recommendation(), NINE)
+    told = it.story("005930")
+    assert told is not None
+    assert told.stock.name == "삼성전자"
+    first, second = told.visits
+    assert (first.since, first.until, first.dwell, first.initial) == (NINE, NINE + timedelta(minutes=1), 60.0, True)
+    assert (second.entry, second.since, second.until) == (2, NINE + timedelta(minutes=5), None)
+    assert [view.recommendation.recommendation_id for view in told.recommendations] == ["r1"]
+    assert it.story("999999") is None
+
+
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
@@ -437,13 +586,17 @@ class Browser:
     def start_over(self, of: Hub, now: datetime) -> None:
         told = of.snapshot(now)
         self.held: dict[tuple[str, ...], Change] = {}
-        self.take((*told.recommendations, *told.feed, *told.conditions, *told.components, *told.gaps))
+        self.take((*told.recommendations, *told.feed, *told.conditions, *told.components, *told.gaps, *told.prices))
         self.seen, self.generation = f"{told.epoch}-{told.number}", of.generation
 
     def take(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
             if isinstance(change, ConditionView | ComponentView) and change.status and change.status.state == RETIRED:
                 self.held.pop(change_key(change), None)
+            elif isinstance(change, TrackView):
+                key = ("recommendation", change.recommendation_id)
+                if isinstance(held := self.held.get(key), RecommendationView):
+                    self.held[key] = msgspec.structs.replace(held, track=change.track)
             else:
                 self.held[change_key(change)] = change
 
@@ -469,7 +622,7 @@ class Browser:
 
 
 def state(told: Snapshot) -> dict[tuple[str, ...], Change]:
-    every = (*told.recommendations, *told.feed, *told.conditions, *told.components, *told.gaps)
+    every = (*told.recommendations, *told.feed, *told.conditions, *told.components, *told.gaps, *told.prices)
     return {change_key(change): change for change in every}
 
 
@@ -484,7 +637,7 @@ class World:
 
     def write(self, kind: int, a: int, b: int) -> Record:
         code, name, day = f"00000{a}", f"c{b}", trading_date(self.now)
-        self.now += timedelta(seconds=a)
+        self.now += timedelta(seconds=a, microseconds=1)
         record: Record
         if kind == 0:
             step = self.steps[day, name, code] = self.steps.get((day, name, code), 1) + 1
@@ -505,8 +658,10 @@ class World:
             record = subscription(f"p{a % 2}", at=self.now, state=states[b], condition=f"c{b}")
         elif kind == 4:
             record = status(f"session/main/p{a}", at=self.now, state=("live", "listing", RETIRED)[b])
-        else:
+        elif kind == 5:
             record = gap(f"{a}-{b}", at=self.now)
+        else:
+            record = quote(1_000 + 100 * b - 7 * a, code=code, at=self.now, high=1_000 + 110 * b, low=900 + 50 * b)
         self.log.append(record)
         return record
 
@@ -520,6 +675,26 @@ def naive(log: list[Record], now: datetime) -> dict[str, Any]:
         if isinstance(r, Recommendation) and r.date == today:
             held = latest.setdefault(r.recommendation_id, r)
             latest[r.recommendation_id] = max(held, r, key=lambda one: one.revision)
+    opened = {
+        r.recommendation_id: (r.code, r.at)
+        for r in log
+        if isinstance(r, Recommendation) and r.date == today and r.revision == 1
+    }
+    by_code: dict[str, list[str]] = {}
+    for opening, (code, _) in opened.items():
+        by_code.setdefault(code, []).append(opening)
+    quotes = {q.received_at: q for q in log if isinstance(q, Quote) and trading_date(q.at) == today}
+    tracks = {}
+    for code, openings in by_code.items():
+        for opening in openings[-Limits().tracks :]:
+            since = [q for at, q in sorted(quotes.items()) if q.code == code and at >= opened[opening][1]]
+            if since:
+                price, later = since[0].price, since[1:]
+                tracks[opening] = (
+                    price,
+                    max([price, *(q.high for q in later)]),
+                    min([price, *(q.low for q in later)]),
+                )
     names = {s.code: s.name for s in log if isinstance(s, Stock)}
     return {
         "counts": {
@@ -531,6 +706,8 @@ def naive(log: list[Record], now: datetime) -> dict[str, Any]:
         },
         "recommendations": {i: (names.get(r.code, ""), r) for i, r in latest.items()},
         "feed": {t.id for t in moves},
+        "tracks": tracks,
+        "prices": {q.code: q.price for _, q in sorted(quotes.items())},
         "components": {
             name: s
             for name, s in {s.component: s for s in log if isinstance(s, Status) and s.kind == "session"}.items()
@@ -540,7 +717,7 @@ def naive(log: list[Record], now: datetime) -> dict[str, Any]:
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("write"), st.integers(0, 5), st.integers(0, 3), st.integers(0, 2)),
+    st.tuples(st.just("write"), st.integers(0, 6), st.integers(0, 3), st.integers(0, 2)),
     st.tuples(st.just("again"), st.integers(0, 50), st.just(0), st.just(0)),
     st.tuples(st.sampled_from(["join", "leave", "come back", "night"]), st.integers(0, 3), st.just(0), st.just(0)),
 )
@@ -595,21 +772,28 @@ def test_every_browser_ends_where_the_hub_is(steps: list[tuple[str, int, int, in
     views = {view.recommendation.recommendation_id: (view.name, view.recommendation) for view in fresh.recommendations}
     assert views == expected["recommendations"]
     every = it.transitions(limit=10_000)
-    assert every is not None
     assert {line.transition.id for line in every} == expected["feed"]
     assert {view.status.component: view.status for view in fresh.components} == expected["components"]
+    told = {
+        view.recommendation.recommendation_id: (view.track.reference.price, view.track.high.price, view.track.low.price)
+        for view in fresh.recommendations
+        if view.track
+    }
+    assert told == expected["tracks"]
+    assert {price.code: price.price for price in fresh.prices} == expected["prices"]
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 2)), max_size=40), st.randoms())
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 2)), max_size=40), st.randoms())
 def test_the_order_of_partitions_does_not_matter(writes: list[tuple[int, int, int]], random: Any) -> None:
-    """Codes are told apart by partition: any interleaving of them ends in the same state."""
+    """Codes are told apart by partition, quotes by topic: any interleaving of them ends in the same state."""
     world = World()
     for write in writes:
         world.write(*write)
     lanes: dict[object, list[Record]] = {}
     for record in world.log:
-        lanes.setdefault(getattr(record, "code", None) or getattr(record, "component", None), []).append(record)
+        of = getattr(record, "code", None) or getattr(record, "component", None)
+        lanes.setdefault((of, isinstance(record, Quote)), []).append(record)
     straight, mixed = hub(), hub()
     for record in world.log:
         straight.apply(record, world.now)
@@ -632,7 +816,7 @@ def test_gathering_keeps_the_last_of_each_key(drawn: list[tuple[int, int]]) -> N
 
 def test_everything_is_bounded() -> None:
     """However many keys there are, the hub stays small and goes on."""
-    it = hub(changes=10, feed=5, transitions=20, closed=3, components=4, conditions=6, stocks=7, gaps=8)
+    it = hub(changes=10, feed=5, transitions=20, closed=3, components=4, conditions=6, stocks=7, gaps=8, prices=9)
     for n in range(100):
         at = NINE + timedelta(seconds=n)
         code = f"{n:06d}"
@@ -644,6 +828,7 @@ def test_everything_is_bounded() -> None:
             subscription(f"p{n}", at=at, condition="c1"),
             subscription("p", at=at, condition=f"s{n}"),
             gap(code, at=at),
+            quote(code=code, at=at),
         ):
             it.apply(record, at)
     told = it.snapshot(NINE)
@@ -651,8 +836,10 @@ def test_everything_is_bounded() -> None:
     assert len(told.recommendations) == 3
     assert len(told.components) == 4
     assert len(told.gaps) == 8
+    assert len(told.prices) == 9
+    assert it.left_out["price of another stock"] == 91
     assert len(told.conditions) <= 12
     assert len(it.subscriptions()) <= 6 + 4
     lines = it.transitions(limit=1_000)
-    assert lines is not None
     assert len(lines) == 20
+    assert not it.holds_all_lines

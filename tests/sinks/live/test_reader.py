@@ -25,6 +25,8 @@ from streams.events import (
     Due,
     Gap,
     HitstreamError,
+    Quote,
+    Recommendation,
     Record,
     Status,
     Stock,
@@ -86,7 +88,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def write(address: str, *records: Record | bytes, ago: timedelta = timedelta(0)) -> None:
     """Write records where they belong; bytes go among the transitions."""
-    written = (topics.TRANSITIONS, topics.STATUS, topics.STOCKS)
+    written = (topics.TRANSITIONS, topics.STATUS, topics.STOCKS, topics.QUOTES, topics.RECOMMENDATIONS)
     of: Mapping[type, str] = {r: t.name for t in written for r in t.records} | {Gap: topics.CONDITION_EVENTS.name}
     producer = AIOKafkaProducer(bootstrap_servers=address, acks="all")
     await producer.start()
@@ -223,6 +225,41 @@ async def test_the_day_is_there_before_the_first_snapshot_and_goes_on(fresh_kafk
         async with reading(fresh_kafka) as second:
             a, b = live.hub.snapshot(now()), second.hub.snapshot(now())
             assert (a.feed, a.conditions) == (b.feed, b.conditions)
+
+
+def quote(code: str, price: int, *, at: datetime) -> Quote:
+    return Quote(code=code, at=at, received_at=at, price=price, high=price, low=price, volume=1, trades=1)
+
+
+def recommendation(code: str, *, at: datetime) -> Recommendation:
+    return Recommendation(
+        id=f"{code}-1", recommendation_id=code, revision=1, account="main", code=code, date=trading_date(at),
+        state="open", cause="threshold", cause_id="c", rule="sum", score=1.0, threshold=1.0, reasons=(), opened_at=at,
+        at=at, received_at=at,
+    )  # fmt: skip
+
+
+@pytest.mark.kafka
+async def test_prices_are_read_last_and_joined_to_what_was_recommended_before(fresh_kafka: str) -> None:
+    """However many quotes stand before and after it: what a quote is a quote of is known when it is read."""
+    began = now() - timedelta(seconds=1)
+    moments = [began + timedelta(milliseconds=n) for n in range(300)]
+    quotes = [quote("000001", 1_000 + n, at=at) for n, at in enumerate(moments)]
+    await write(fresh_kafka, *quotes, recommendation("000001", at=moments[100]))
+    async with reading(fresh_kafka) as live:
+        assert live.hub.recommendations(), "the day is shown before its prices are"
+        await until(lambda: live.hub.shows_prices)
+        (view,) = live.hub.recommendations()
+        assert view.track is not None
+        assert (view.track.reference.price, view.track.high.price, view.track.low.price) == (1_100, 1_299, 1_100)
+        assert [price.price for price in live.hub.snapshot(now()).prices] == [1_299]
+        hub = next(view.status for view in live.hub.components() if view.status.component == reader.COMPONENT)
+        assert (hub.state, hub.cause) == ("live", "")
+        await write(fresh_kafka, quote("000001", 2_000, at=now()))
+        await until(lambda: [price.price for price in live.hub.snapshot(now()).prices] == [2_000])
+        assert len(live.broadcaster.place) == topics.RECOMMENDATIONS.partitions + topics.TRANSITIONS.partitions
+        assert sum(live.broadcaster.place) == 1
+        await until(lambda: live.broadcaster.ends == live.broadcaster.place)
 
 
 @pytest.mark.kafka

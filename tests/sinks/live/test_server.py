@@ -7,34 +7,23 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jsonschema
 import pytest
+from day import NINE, a_bit_of_everything, transition
 from prometheus_client import REGISTRY
 
-from sinks.live import page
+from sinks.live import page, server
 from sinks.live.hub import Hub
 from sinks.live.server import application, listen, run, serve
 from sinks.live.stream import MAX_TICK, MIN_TICK, Broadcaster, ClientLimits, next_tick
 from sinks.settings import LiveSettings
-from streams.events import (
-    ConfigError,
-    HitstreamError,
-    Reason,
-    Recommendation,
-    Record,
-    Status,
-    Stock,
-    Transition,
-    trading_date,
-    transition_id,
-)
+from streams.events import ConfigError, HitstreamError, Record
 
-NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)
 DEADLINE = 20.0  # s, for whatever a test waits for
 
 
@@ -62,8 +51,9 @@ class Live:
     def port(self) -> int:
         return self.client.base_url.port or 0
 
-    async def get(self, path: str) -> httpx.Response:
-        return await self.client.get(path)
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.get(path, headers=named)
 
     def feed(self, *records: Record) -> None:
         for record in records:
@@ -155,38 +145,6 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not true():
             await asyncio.sleep(0.01)
-
-
-def transition(code: str, *, at: datetime = NINE, session: str = "s", **other: Any) -> Transition:
-    values: dict[str, Any] = {"kind": "entered", "entry": 1, "condition": "신고가 돌파", "origin": "realtime"} | other
-    identity = transition_id("main", values["condition"], code, trading_date(at), values["entry"], values["kind"])
-    return Transition(
-        id=identity, account="main", code=code, date=trading_date(at), at=at, since=at, event_id="e", session=session,
-        received_at=at, **values,
-    )  # fmt: skip
-
-
-def a_bit_of_everything() -> list[Record]:
-    why = Reason(kind="condition", condition="신고가 돌파", algorithm_id="a", since=NINE, score=1.5)
-    recommendation = Recommendation(
-        id="r-1", recommendation_id="r", revision=1, account="main", code="005930", date=date(2026, 3, 4), state="open",
-        cause="threshold", cause_id="c", rule="sum", score=1.5, threshold=1.0, reasons=(why,), opened_at=NINE, at=NINE,
-        received_at=NINE,
-    )  # fmt: skip
-    session = Status(component="session/main/p", kind="session", state="live", since=NINE, at=NINE, figures={"a": 1.5})
-    subscription = Status(
-        component="subscription/main/p/신고가 돌파", kind="subscription", state="live", since=NINE, at=NINE,
-        account="main", condition="신고가 돌파", members=1,
-    )  # fmt: skip
-    return [
-        Stock(code="005930", name="삼성전자", market="KOSPI", previous_close=70_000, received_at=NINE),
-        transition("005930"),
-        transition("0004V0", at=NINE + timedelta(seconds=1)),
-        transition("0004V0", at=NINE + timedelta(seconds=2), kind="exited", dwell=1.0),
-        recommendation,
-        session,
-        subscription,
-    ]
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------
@@ -288,7 +246,7 @@ async def asleep(port: int) -> socket.socket:
 
 
 async def test_a_slow_client_is_cut_off_while_others_go_on() -> None:
-    limits = ClientLimits(queued_events=20, send_seconds=60)
+    limits = ClientLimits(owed_bytes=1_000_000, stalled_seconds=60)
     async with running(limits=limits) as live, stream(live) as events:
         await events.next("snapshot")
         slow = await asleep(live.port)
@@ -309,7 +267,7 @@ async def test_a_slow_client_is_cut_off_while_others_go_on() -> None:
 
 
 async def test_a_client_that_makes_no_progress_is_cut_off() -> None:
-    async with running(limits=ClientLimits(send_seconds=0.2)) as live:
+    async with running(limits=ClientLimits(stalled_seconds=0.2, owed_bytes=10**9)) as live:
         live.feed(*(transition(f"{n:06d}", session="x" * 100_000) for n in range(200)))
         before = counted("cut_off_total")
         with await asleep(live.port):
@@ -346,19 +304,30 @@ async def test_it_stops_although_streams_are_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tick", "gathered", "clients", "expected"),
+    ("tick", "gathered", "took", "expected"),
     [
-        pytest.param(MIN_TICK, 1, 1, MIN_TICK, id="quiet"),
-        pytest.param(MIN_TICK, 500, 1, 2 * MIN_TICK, id="much to say"),
-        pytest.param(MAX_TICK, 500, 1, MAX_TICK, id="never wider"),
-        pytest.param(MAX_TICK, 0, 1, MAX_TICK / 2, id="quieter again"),
-        pytest.param(MIN_TICK, 0, 1, MIN_TICK, id="never narrower"),
-        pytest.param(MIN_TICK, 1, 1_000, 0.05, id="many to say it to"),
-        pytest.param(MIN_TICK, 1, 1_000_000, MAX_TICK, id="very many"),
+        pytest.param(MIN_TICK, 1, 0.001, MIN_TICK, id="quiet"),
+        pytest.param(MIN_TICK, 500, 0.001, 2 * MIN_TICK, id="much to say"),
+        pytest.param(MAX_TICK, 500, 0.001, MAX_TICK, id="never wider"),
+        pytest.param(MAX_TICK, 0, 0.001, MAX_TICK / 2, id="quieter again"),
+        pytest.param(MIN_TICK, 0, 0.001, MIN_TICK, id="never narrower"),
+        pytest.param(MIN_TICK, 1, 0.010, 0.030, id="a quarter of the time is for telling"),
+        pytest.param(MIN_TICK, 1, 10.0, MAX_TICK, id="however long it takes"),
     ],
 )
-def test_the_tick_widens_under_load(tick: float, gathered: int, clients: int, expected: float) -> None:
-    assert next_tick(tick, gathered, clients) == pytest.approx(expected)
+def test_the_tick_widens_under_load(tick: float, gathered: int, took: float, expected: float) -> None:
+    assert next_tick(tick, gathered, took) == pytest.approx(expected)
+
+
+async def test_a_connection_that_asks_nothing_is_dropped_and_a_stream_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+    async with running() as live, stream(live) as events:
+        await events.next("snapshot")
+        reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
+        async with asyncio.timeout(DEADLINE):
+            assert await reader.read() == b""
+        writer.close()
+        await events.next("heartbeat")
 
 
 # --- the API ----------------------------------------------------------------------------------------------------------
@@ -397,14 +366,22 @@ async def test_the_api_filters() -> None:
         live.feed(*a_bit_of_everything())
 
         async def codes(query: str) -> list[str]:
-            return [line["transition"]["code"] for line in (await live.get(f"/api/transitions?{query}")).json()]
+            return [
+                line["transition"]["code"] for line in (await live.get(f"/api/transitions?{query}")).json()["items"]
+            ]
 
         assert await codes("") == ["0004V0", "0004V0", "005930"]
         assert await codes("limit=1") == ["0004V0"]
         assert await codes("code=005930") == ["005930"]
         assert await codes("condition=none") == []
-        newest = (await live.get("/api/transitions?limit=1")).json()[0]["transition"]["id"]
-        assert await codes(f"before={newest}") == ["0004V0", "005930"]
+        assert await codes("kind=exited") == ["0004V0"]
+        assert await codes("account=other") == []
+        first = (await live.get("/api/transitions?limit=1")).json()
+        # A line that is added meanwhile moves nothing.
+        live.feed(transition("000660", at=NINE + timedelta(seconds=9)))
+        second = (await live.get(f"/api/transitions?limit=5&cursor={first['next']}")).json()
+        assert [line["transition"]["code"] for line in second["items"]] == ["0004V0", "005930"]
+        assert second["next"] is None
         assert len((await live.get("/api/recommendations?state=open")).json()) == 1
         assert (await live.get("/api/recommendations?state=closed")).json() == []
         assert (await live.get("/api/recommendations?code=000660")).json() == []
@@ -416,7 +393,19 @@ async def test_the_api_filters() -> None:
         ("/api/transitions?limit=0", 400),
         ("/api/transitions?limit=1001", 400),
         ("/api/transitions?limit=x", 400),
-        ("/api/transitions?before=unknown", 404),
+        ("/api/transitions?cursor=unknown", 404),
+        ("/api/transitions?date=yesterday", 400),
+        ("/api/conditions/main/unknown", 404),
+        ("/api/stocks/999999", 404),
+        ("/api/stocks/lower1", 400),
+        ("/api/stocks", 400),
+        ("/api/stocks?q=", 400),
+        ("/api/performance?from=2026-03-04", 400),
+        ("/api/events", 503),
+        ("/api/performance?from=2026-03-03&to=2026-03-04", 503),
+        ("/api/transitions?date=2026-03-03", 503),
+        ("/api/stocks/005930/history", 503),
+        ("/api/stocks/005930/bars?interval=1d", 503),
         ("/api/recommendations?state=half", 400),
         ("/api/nothing", 404),
         ("/nothing.js", 404),
@@ -426,7 +415,8 @@ async def test_a_wrong_question_is_told_so(path: str, expected: int) -> None:
     async with answering() as live:
         answer = await live.get(path)
         assert answer.status_code == expected
-        assert answer.json()["detail"]
+        assert list(answer.json()) == ["error"]
+        assert answer.json()["error"]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -445,8 +435,25 @@ async def test_the_page_is_served_with_type_and_caching(tmp_path: Path) -> None:
         script = await live.get("/assets/index-abc123.js")
         assert script.headers["content-type"] == "text/javascript; charset=utf-8"
         assert script.headers["cache-control"] == "public, max-age=31536000, immutable"
+        packed = await live.get("/assets/index-abc123.js", accept_encoding="identity")
+        assert (packed.headers.get("content-encoding"), packed.headers["vary"]) == (None, "accept-encoding")
         for outside in ("/%2e%2e/secret.txt", "/assets/../../secret.txt", "//etc/passwd", "/assets", "/%00"):
             assert (await live.get(outside)).status_code == 404, outside
+
+
+async def test_files_are_compressed_for_those_who_take_it(tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    script = "export const 이름 = 1;\n" * 500
+    (tmp_path / "assets" / "a.js").write_text(script, encoding="utf-8")
+    (tmp_path / "assets" / "a.png").write_bytes(b"\0" * 10_000)
+    async with answering(dist=tmp_path) as live:
+        packed = await live.get("/assets/a.js", accept_encoding="gzip")
+        assert (packed.headers["content-encoding"], packed.text) == ("gzip", script)
+        assert int(packed.headers["content-length"]) < 500
+        plain = await live.get("/assets/a.js", accept_encoding="identity")
+        assert ("content-encoding" in plain.headers, plain.text) == (False, script)
+        picture = await live.get("/assets/a.png", accept_encoding="gzip")
+        assert "content-encoding" not in picture.headers
 
 
 async def test_a_page_that_is_not_built_says_how(tmp_path: Path) -> None:
@@ -470,10 +477,10 @@ def test_nothing_outside_the_folder_is_found(tmp_path: Path) -> None:
 async def test_every_answer_has_the_security_headers(path: str) -> None:
     async with answering(limits=ClientLimits(clients=0)) as live:
         headers = (await live.get(path)).headers
-        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["content-security-policy"]
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert "server" not in headers
 
 

@@ -52,6 +52,7 @@ export function recommendation(over: Partial<Recommendation> = {}, name = "ì‚¼ì„
       date: "2026-07-13",
       state: "open",
       cause: "threshold",
+      cause_id: "t1",
       rule: "sum",
       score: 1,
       threshold: 1,

@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import {
   FEED_LIMIT,
+  PRICE_LIMIT,
+  RECOMMENDATION_LIMIT,
   applyDelta,
   applyHeartbeat,
   applySnapshot,
@@ -228,4 +230,62 @@ describe("what the screen asks", () => {
   });
 
   it("bars without any score have a scale all the same", () => expect(scoreScale([])).toBe(1));
+});
+
+describe("prices", () => {
+  const price = (code: string, value: number, seconds = 0) =>
+    ({ change: "price", code, price: value, at: at(seconds), change_rate: null, day_volume: null }) as const;
+  const track = (value: number) => ({
+    reference: { price: value, at: at(0) },
+    high: { price: value, at: at(0) },
+    low: { price: value, at: at(0) },
+    line_from: at(0),
+    line_step: 60,
+    line: [value],
+  });
+
+  it("are those of the snapshot, and then the latest of each stock", () => {
+    let state = start({ prices: [price("005930", 100)] });
+    state = applyDelta(state, id(11), delta(price("005930", 110, 5), price("000660", 50)), 1);
+    expect([...state.prices.values()].map((each) => each.price)).toEqual([110, 50]);
+  });
+  it("never go back in time", () => {
+    const state = applyDelta(start({ prices: [price("005930", 100, 10)] }), id(11), delta(price("005930", 90, 5)), 1);
+    expect(state.prices.get("005930")!.price).toBe(100);
+  });
+  it("leave recommendations alone, whose rows are not drawn anew for them", () => {
+    const before = start({ recommendations: [recommendation()] });
+    const after = applyDelta(before, id(11), delta(price("005930", 90)), 1);
+    expect(after.recommendations).toBe(before.recommendations);
+    expect(after.feed).toBe(before.feed);
+  });
+  it("of a recommendation's way replace what it held, and are nothing for one that is not there", () => {
+    const before = start({ recommendations: [recommendation()] });
+    const after = applyDelta(
+      before,
+      id(11),
+      delta(
+        { change: "track", recommendation_id: "r1", track: track(100) },
+        { change: "track", recommendation_id: "other", track: track(1) },
+      ),
+      1,
+    );
+    expect(after.recommendations.get("r1")!.view.track!.reference.price).toBe(100);
+    expect(after.recommendations.size).toBe(1);
+  });
+  it("and all that is kept is bounded, over however long a day", () => {
+    let state = start();
+    for (let n = 0; n < 60; n++) {
+      const changes = Array.from({ length: 100 }, (_, i) => n * 100 + i).flatMap((each) => [
+        price(String(each), 1),
+        recommendation({ recommendation_id: `r${each}`, code: String(each), state: each % 50 === 0 ? "open" : "closed" }),
+        feed({ id: `t${each}` }),
+      ]);
+      state = applyDelta(state, id(11 + n), delta(...changes), n);
+    }
+    expect(state.prices.size).toBe(PRICE_LIMIT);
+    expect(state.recommendations.size).toBe(RECOMMENDATION_LIMIT);
+    expect(openRecommendations(state)).toHaveLength(120);
+    expect(state.feed).toHaveLength(FEED_LIMIT);
+  });
 });

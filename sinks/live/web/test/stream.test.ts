@@ -116,6 +116,18 @@ describe("a stream", () => {
     expect(Source.all[0]!.readyState).toBe(2);
   });
 
+  it("tells a new stream what it has seen, so that another hub says nothing older", () => {
+    newest().say("snapshot", snapshot(), "e~1f.0-10");
+    newest().say("heartbeat", { now: at(1) }, "e~1f.0-10");
+    newest().fail(2);
+    vi.advanceTimersByTime(500);
+    expect(newest().url).toBe("/api/live?after=e~1f.0-10");
+    takesDeltas = false;
+    newest().say("delta", delta(), "e~1f.0-12");
+    vi.advanceTimersByTime(1000);
+    expect(newest().url).toBe("/api/live");
+  });
+
   it.each([
     ["what cannot be read", "delta", "{", "e-11"],
     ["a delta without an id", "delta", delta(), ""],

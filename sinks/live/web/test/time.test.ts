@@ -44,5 +44,6 @@ describe("the connection", () => {
 it("an event id is an epoch and a number", () => {
   expect(parseEventId("ab12-7")).toEqual({ epoch: "ab12", number: 7 });
   expect(parseEventId("2026-07-13-42")).toEqual({ epoch: "2026-07-13", number: 42 });
+  expect(parseEventId("ab12~1f.0.3e8-42")).toEqual({ epoch: "ab12", number: 42 });
   for (const wrong of ["", "7", "ab-", "ab-x", "-7"]) expect(parseEventId(wrong)).toBeNull();
 });

@@ -31,6 +31,8 @@ export interface Recommendation {
   readonly date: string;
   readonly state: "open" | "closed";
   readonly cause: Cause;
+  /** Identity of the record that caused this revision: of a transition, a command, a deadline. */
+  readonly cause_id: string;
   readonly rule: string;
   readonly score: number;
   readonly threshold: number;
@@ -201,7 +203,7 @@ export interface Heartbeat {
   readonly now: Instant;
 }
 
-/** `epoch-number`, as the hub numbers its events. */
+/** `epoch-number` or `epoch~place-number`, as the hub numbers its events; the place is for hubs alone. */
 export interface EventId {
   readonly epoch: string;
   readonly number: number;
@@ -209,7 +211,7 @@ export interface EventId {
 
 /** Read an event's id; null where it is none (the epoch itself may hold hyphens). */
 export function parseEventId(id: string): EventId | null {
-  const match = /^(.+)-(\d+)$/.exec(id);
+  const match = /^([^~]+)(?:~[0-9a-f.]*)?-(\d+)$/.exec(id);
   return match ? { epoch: match[1]!, number: Number(match[2]) } : null;
 }
 

@@ -15,6 +15,11 @@ const RUN_TONES: Readonly<Record<string, Tone>> = {
   done: "good",
   failed: "bad",
   missed: "bad",
+  // Of the bars after the close:
+  waiting: "pending",
+  standby: "rest",
+  partial: "pending",
+  incomplete: "pending",
 };
 
 /** Kinds that say every few seconds how they are; a diagnosis does so only when it runs. */
@@ -53,6 +58,15 @@ export function statusTone(status: Status, now: number, speed: number): Tone {
 /** A scheduled search, told from the doctor by its condition. */
 export const isSearch = (status: Status): boolean => status.kind === "diagnosis" && status.condition !== "";
 
+/** How far the bars of a day are, told from the doctor by its name. */
+export const isBars = (status: Status): boolean => status.kind === "diagnosis" && status.component.startsWith("bars/");
+
+/** Stocks whose bars are there, of those that are wanted; null before a day was begun. */
+export function completeness(status: Status): { readonly there: number; readonly wanted: number } | null {
+  const { expected, fetched, empty } = status.figures ?? {};
+  return expected ? { there: (fetched ?? 0) + (empty ?? 0), wanted: expected } : null;
+}
+
 /** A moment among the figures (Unix seconds), in milliseconds; null if it is not there. */
 export function moment(status: Status, name: "last" | "next"): number | null {
   const seconds = status.figures?.[name];
@@ -60,7 +74,7 @@ export function moment(status: Status, name: "last" | "next"): number | null {
 }
 
 /** Figures that are shown in a way of their own, and not in the list. */
-const SHOWN_OTHERWISE = new Set(["last", "next", "good", "quiet", "rows"]);
+const SHOWN_OTHERWISE = new Set(["last", "next", "good", "quiet", "rows", "day", "expected"]);
 
 /** What a component counts, as [name, value], by name. */
 export function figures(status: Status): [string, number][] {

@@ -18,6 +18,7 @@ import {
   type EventId,
   type FeedItem,
   type GapView,
+  type PriceView,
   type RecommendationView,
   type Snapshot,
   type Status,
@@ -26,6 +27,12 @@ import { parse } from "./time";
 
 /** Lines of the feed that are kept (searched and filtered); fewer are drawn. */
 export const FEED_LIMIT = 1000;
+
+/** Recommendations that are kept; beyond it those are forgotten that were closed, the first opened first. */
+export const RECOMMENDATION_LIMIT = 1000;
+
+/** Stocks whose price is kept; beyond it those are forgotten whose first price came first. */
+export const PRICE_LIMIT = 4000;
 
 export interface RecommendationEntry {
   readonly view: RecommendationView;
@@ -56,6 +63,8 @@ export interface State {
   readonly conditions: ReadonlyMap<string, ConditionView>;
   readonly components: ReadonlyMap<string, ComponentView>;
   readonly gaps: ReadonlyMap<string, GapView>;
+  /** The last price of each stock that has one, by code. */
+  readonly prices: ReadonlyMap<string, PriceView>;
 }
 
 export const conditionKey = (view: ConditionView): string => `${view.account}/${view.condition}`;
@@ -91,6 +100,7 @@ export function applySnapshot(before: State | null, snapshot: Snapshot, received
     conditions: new Map(snapshot.conditions.map((view) => [conditionKey(view), view])),
     components: new Map(snapshot.components.map((view) => [view.status.component, view])),
     gaps: new Map(snapshot.gaps.map((view) => [view.gap.id, view])),
+    prices: new Map((snapshot.prices ?? []).map((view) => [view.code, view])),
   };
 }
 
@@ -104,6 +114,7 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
   const conditions = copiedOnWrite(before.conditions);
   const components = copiedOnWrite(before.components);
   const gaps = copiedOnWrite(before.gaps);
+  const prices = copiedOnWrite(before.prices);
   const fresh: FeedEntry[] = [];
   for (const change of delta.changes) {
     switch (change.change) {
@@ -117,6 +128,16 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
           arrived: held ? held.arrived : received,
           revised: held && revision > heldRevision ? received : (held?.revised ?? null),
         });
+        break;
+      }
+      case "track": {
+        const held = recommendations.get(change.recommendation_id);
+        if (held) recommendations.set(change.recommendation_id, { ...held, view: { ...held.view, track: change.track } });
+        break;
+      }
+      case "price": {
+        const held = prices.get(change.code);
+        if (!held || parse(change.at) >= parse(held.at)) prices.set(change.code, change);
         break;
       }
       case "feed": {
@@ -158,6 +179,8 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
       }
     }
   }
+  forget(recommendations, RECOMMENDATION_LIMIT, (entry) => entry.view.recommendation.state === "closed");
+  forget(prices, PRICE_LIMIT, () => true);
   if (fresh.length > 0) feed = [...fresh.reverse(), ...feed].slice(0, FEED_LIMIT);
   return {
     ...before,
@@ -169,8 +192,23 @@ export function applyDelta(before: State, id: EventId, delta: Delta, received: n
     conditions: conditions.result,
     components: components.result,
     gaps: gaps.result,
+    prices: prices.result,
   };
 }
+
+/** Keep a map within its limit, as far as there is anything in it that may be forgotten. */
+function forget<T>(map: CopiedOnWrite<T>, limit: number, mayBe: (value: T) => boolean): void {
+  let excess = map.result.size - limit;
+  if (excess <= 0) return;
+  for (const [key, value] of [...map.result]) {
+    if (excess <= 0) return;
+    if (!mayBe(value)) continue;
+    map.delete(key);
+    excess--;
+  }
+}
+
+type CopiedOnWrite<T> = ReturnType<typeof copiedOnWrite<T>>;
 
 /** A map that is copied by the first write, so that one nobody writes to keeps its identity. */
 function copiedOnWrite<T>(original: ReadonlyMap<string, T>) {
@@ -217,13 +255,18 @@ export function closedRecommendations(state: State): RecommendationEntry[] {
     .sort((a, b) => parse(b.view.recommendation.at) - parse(a.view.recommendation.at));
 }
 
-/** Order for a reader who is pointing at the list: held rows stay where they are, new ones follow. */
+/**
+ * Order for a reader who is pointing at the list: held rows stay where they are, new ones follow.
+ *
+ * @param find gives a held one that is in the list no more, so that it keeps its place; without it, it is left out
+ */
 export function holdOrder(
   sorted: readonly RecommendationEntry[],
   held: readonly string[],
+  find?: (id: string) => RecommendationEntry | undefined,
 ): readonly RecommendationEntry[] {
   const byId = new Map(sorted.map((entry) => [entry.view.recommendation.recommendation_id, entry]));
-  const kept = held.flatMap((id) => byId.get(id) ?? []);
+  const kept = held.flatMap((id) => byId.get(id) ?? find?.(id) ?? []);
   const heldIds = new Set(held);
   return [...kept, ...sorted.filter((entry) => !heldIds.has(entry.view.recommendation.recommendation_id))];
 }

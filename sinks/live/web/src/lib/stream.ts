@@ -3,7 +3,7 @@
  *
  * The browser resumes a broken stream by itself, with `Last-Event-ID`. This adds what it does not do: it opens a new one
  * when the browser has given up (the hub answered with an error), when an open one has gone silent (a line that died
- * without a word), and when what arrives cannot be read or does not fit – a new stream starts with a snapshot. What an
+ * without a word), and when what arrives cannot be read or does not fit – then it starts with a snapshot. What an
  * event means is for `store`.
  */
 
@@ -41,6 +41,8 @@ export class Stream {
   #retry: number | undefined;
   #silence: number | undefined;
   #wait = FIRST_RETRY;
+  /** The id of the last event that fitted. A new stream names it, so that another hub tells nothing older. */
+  #seen = "";
 
   constructor(
     private readonly url: string,
@@ -48,10 +50,10 @@ export class Stream {
     private readonly around: Surroundings = browser,
   ) {}
 
-  /** Open the stream, or open it anew: the hub then sends a snapshot. */
+  /** Open the stream, or open it anew: the hub then tells what was missed, or sends a snapshot. */
   open(): void {
     this.close();
-    const source = this.around.open(this.url);
+    const source = this.around.open(this.#seen === "" ? this.url : `${this.url}?after=${encodeURIComponent(this.#seen)}`);
     this.#source = source;
     const read = <T>(event: Event, apply: (value: T, id: string) => boolean | void): void => {
       if (source !== this.#source) return;
@@ -63,7 +65,11 @@ export class Stream {
         console.error("Hitstream: an event that cannot be read; asking for a snapshot", error);
         fits = false;
       }
-      if (fits === false) return this.#lost();
+      if (fits === false) {
+        this.#seen = ""; // What was missed cannot be told in a way that fits: a snapshot is needed.
+        return this.#lost();
+      }
+      if (lastEventId !== "") this.#seen = lastEventId;
       this.#wait = FIRST_RETRY;
       this.#listenFor(REOPEN_AFTER);
     };

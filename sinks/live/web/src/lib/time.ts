@@ -35,3 +35,7 @@ export function untilNextSecond(now: number, speed: number): number {
   const remaining = (1000 - (((now % 1000) + 1000) % 1000)) / speed;
   return Math.min(1000, Math.max(200, remaining));
 }
+
+/** `20260713-090312` in KST, for the name of a file. */
+export const fileTime = (instant: number): string =>
+  `${kstDate(instant).replaceAll("-", "")}-${kstTime(instant).replaceAll(":", "")}`;

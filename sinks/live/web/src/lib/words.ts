@@ -1,9 +1,10 @@
-/** Every word on the page, in Korean and in English. Pure. */
+/** Every word on the page, in Korean and in English; those of single views are in `words-views`. Pure. */
 
 import type { ConditionWord } from "./condition";
 import type { Cause, Transition } from "./contract";
 import type { Feed } from "./freshness";
 import { kstTime, parse } from "./time";
+import { viewsEn, viewsKo } from "./words-views";
 
 export type Language = "ko" | "en";
 
@@ -37,6 +38,8 @@ function brief(seconds: number, units: readonly [string, string, string]): strin
 const numbers = new Intl.NumberFormat("ko-KR");
 
 const ko = {
+  ...viewsKo,
+
   skip: "추천으로 건너뛰기",
   tagline: "조건검색 실시간",
   connection: { live: "연결됨", stale: "갱신 멈춤", connecting: "연결 중" },
@@ -256,7 +259,7 @@ const ko = {
   noRun: "아직 실행 안 됨",
   rows: (count: number) => `${numbers.format(count)}종목`,
   why: "까닭",
-  runState: { scheduled: "예약됨", running: "실행 중", done: "완료", failed: "실패", missed: "놓침" } as Readonly<
+  runState: { scheduled: "예약됨", running: "실행 중", done: "완료", failed: "실패", missed: "놓침", waiting: "기다리는 중", standby: "대기", partial: "일부", incomplete: "모자람" } as Readonly<
     Record<string, string>
   >,
   verdict: {
@@ -299,17 +302,29 @@ const ko = {
   figure: {
     audits: "점검",
     bad_records: "읽지 못한 기록",
+    bars: "봉",
     batches: "묶음",
     browsers: "브라우저",
     connections: "연결",
     dead_letters: "처리 못 한 기록",
+    empty: "거래 없음",
     events: "이벤트",
+    failed: "실패",
+    fetched: "받음",
     frames: "프레임",
     lag: "밀린 기록",
+    missing: "빠짐",
     open_recommendations: "열린 추천",
     partitions: "파티션",
+    quotes: "시세 가능",
     records: "기록",
     retries: "재시도",
+    slots: "시세 종목",
+    slots_evicted: "시세 교체",
+    slots_limit: "시세 한도",
+    slots_refused: "시세 거부",
+    slots_registered: "시세 등록",
+    slots_wanted: "시세 대상",
     spooled: "디스크 대기 바이트",
     transitions: "진입·이탈",
     waiting: "대기",
@@ -324,6 +339,8 @@ const ko = {
 export type Words = typeof ko;
 
 const en: Words = {
+  ...viewsEn,
+
   skip: "Skip to recommendations",
   tagline: "Condition searches, live",
   connection: { live: "Connected", stale: "Stale", connecting: "Connecting" },
@@ -507,7 +524,7 @@ const en: Words = {
   noRun: "not run yet",
   rows: (count) => (count === 1 ? "1 stock" : `${numbers.format(count)} stocks`),
   why: "why",
-  runState: { scheduled: "Scheduled", running: "Running", done: "Done", failed: "Failed", missed: "Missed" },
+  runState: { scheduled: "Scheduled", running: "Running", done: "Done", failed: "Failed", missed: "Missed", waiting: "Waiting", standby: "Standby", partial: "Partly", incomplete: "Incomplete" },
   verdict: {
     healthy: "Kiwoom's side works",
     quiet: "Quiet, not dead",
@@ -548,17 +565,29 @@ const en: Words = {
   figure: {
     audits: "audits",
     bad_records: "unreadable records",
+    bars: "bars",
     batches: "batches",
     browsers: "browsers",
     connections: "connections",
     dead_letters: "dead letters",
+    empty: "without trades",
     events: "events",
+    failed: "failed",
+    fetched: "fetched",
     frames: "frames",
     lag: "records behind",
+    missing: "missing",
     open_recommendations: "open recommendations",
     partitions: "partitions",
+    quotes: "can tell prices",
     records: "records",
     retries: "retries",
+    slots: "stocks with prices",
+    slots_evicted: "price slots taken over",
+    slots_limit: "price slots",
+    slots_refused: "prices refused",
+    slots_registered: "prices registered",
+    slots_wanted: "prices wanted",
     spooled: "bytes on disk",
     transitions: "entries and exits",
     waiting: "waiting",

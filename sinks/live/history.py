@@ -1,0 +1,198 @@
+"""What ClickHouse knows beyond today: past transitions, hits as Kiwoom said them, bars, and how conditions fared.
+
+Only asks; the tables and views are `sinks.clickhouse`'s. A few questions at a time, each with a deadline of its own, so
+that an analysis never stands in the way of the live stream. Whatever ClickHouse does, the answer is either rows or one
+sentence (`HistoryAway`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from datetime import date, timedelta
+from typing import Any, Final, Literal
+
+import structlog
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from sinks.clickhouse.connection import ClickHouseUnavailable, connect_async, first_line
+from sinks.settings import ClickHouseSettings
+from streams.events import HitstreamError, Transition
+
+from .answers import Candle, EventLine, HistoryLine, Performance
+from .cursor import Place
+
+AT_ONCE: Final = 4
+PATIENCE: Final = 5.0  # s to wait for one's turn
+QUERY_SECONDS: Final = 15.0
+_EXECUTION: Final = 10  # s; ClickHouse itself gives up then
+_log = structlog.get_logger(__name__)
+_UNKNOWN_NAMES: Final = frozenset({46, 47, 60, 81})  # function, column, table, database
+
+_TRANSITIONS: Final = """
+SELECT id, account, condition, code, exchange, kind, origin, date, entry, at, since, dwell, initial, gap_from, gap_to,
+       event_id, session, received_at
+FROM transitions FINAL
+WHERE date = {day:Date} AND ({account:String} = '' OR account = {account:String})
+  AND ({condition:String} = '' OR condition = {condition:String}) AND ({code:String} = '' OR code = {code:String})
+  AND ({kind:String} = '' OR kind = {kind:String})
+  AND (received_at, 2 * entry + (kind = 'exited'), id) < ({at:DateTime64(6)}, {step:Int64}, {id:String})
+ORDER BY received_at DESC, 2 * entry + (kind = 'exited') DESC, id DESC
+LIMIT {limit:UInt32}
+"""
+
+_EVENTS: Final = """
+SELECT e.id AS id, account, condition, code, s.name AS name, exchange, action, at, e.received_at AS received_at,
+       session, frame, entry
+FROM condition_events AS e FINAL
+LEFT JOIN (SELECT code, name FROM stocks FINAL) AS s USING (code)
+WHERE date = {day:Date} AND ({account:String} = '' OR account = {account:String})
+  AND ({condition:String} = '' OR condition = {condition:String}) AND ({code:String} = '' OR code = {code:String})
+  AND ({kind:String} = '' OR action = {kind:String})
+  AND (e.received_at, entry, e.id) < ({at:DateTime64(6)}, {step:Int64}, {id:String})
+ORDER BY received_at DESC, entry DESC, id DESC
+LIMIT {limit:UInt32}
+"""
+
+_HISTORY: Final = """
+SELECT date, account, condition, countIf(kind = 'entered') AS visits, min(at) AS first_at, max(at) AS last_at,
+       sumIf(ifNull(dwell, 0), kind = 'exited') AS dwell
+FROM transitions FINAL
+WHERE code = {code:String} AND date BETWEEN {first:Date} AND {last:Date}
+GROUP BY date, account, condition
+ORDER BY date DESC, account, condition
+LIMIT 5000
+"""
+
+_MINUTES: Final = """
+SELECT at, open, high, low, close, volume FROM bars FINAL
+WHERE interval = '1m' AND date = {day:Date} AND code = {code:String} ORDER BY at LIMIT 2000
+"""
+
+_DAYS: Final = """
+SELECT at, open, high, low, close, volume FROM bars FINAL
+WHERE interval = '1d' AND date BETWEEN {first:Date} AND {day:Date} AND code = {code:String} ORDER BY at LIMIT 2000
+"""
+
+_PERFORMANCE: Final = """
+SELECT account, condition, horizon, hits, priced, mean, median, q1, q3, positive, low, high, sample_mean, sample_cases,
+       difference, difference_low, difference_high, gaps
+FROM condition_performance(from_date = {first:Date}, to_date = {last:Date}, cost = {cost:Float64})
+ORDER BY account, condition, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon)
+LIMIT 20000
+"""
+
+
+class HistoryAway(HitstreamError):
+    """ClickHouse is not configured, does not answer, or lacks what was asked for."""
+
+
+class Filter(dict[str, Any]):
+    """Which lines are wanted, as parameters of a query; what is empty is not asked for."""
+
+    def __init__(
+        self, day: date, *, account: str | None, condition: str | None, code: str | None, kind: str | None
+    ) -> None:
+        super().__init__(day=day, account=account or "", condition=condition or "", code=code or "", kind=kind or "")
+
+
+class History:
+    """Asks ClickHouse. It connects when the first question comes; `settings` None means there is none to ask."""
+
+    def __init__(self, settings: ClickHouseSettings | None) -> None:
+        self._settings = settings
+        self._client: AsyncClient | None = None
+        self._connecting = asyncio.Lock()
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a ClickHouse to ask."""
+        return self._settings is not None
+
+    async def transitions(self, wanted: Filter, before: Place | None, limit: int) -> list[Transition]:
+        """Transitions of one day, newest first. Raises HistoryAway."""
+        rows = await self._page(_TRANSITIONS, wanted, before, limit)
+        return [Transition(**row) for row in rows]
+
+    async def events(self, wanted: Filter, before: Place | None, limit: int) -> list[EventLine]:
+        """Hits and exits of one day as Kiwoom said them, newest first. Raises HistoryAway."""
+        rows = await self._page(_EVENTS, wanted, before, limit)
+        return [EventLine(**row) for row in rows]
+
+    async def visits(self, code: str, first: date, last: date) -> tuple[HistoryLine, ...]:
+        """A stock's visits by day and condition, newest first. Raises HistoryAway."""
+        return tuple(
+            HistoryLine(**row) for row in await self._ask(_HISTORY, {"code": code, "first": first, "last": last})
+        )
+
+    async def bars(self, code: str, interval: Literal["1m", "1d"], day: date) -> tuple[Candle, ...]:
+        """Kiwoom's own minute bars of a day, or its daily bars of the year until then. Raises HistoryAway."""
+        first = day - timedelta(days=366) if day.year > 1970 else day
+        query = _MINUTES if interval == "1m" else _DAYS
+        return tuple(Candle(**row) for row in await self._ask(query, {"code": code, "day": day, "first": first}))
+
+    async def performance(self, first: date, last: date, cost: float) -> tuple[Performance, ...]:
+        """How the hits of every condition fared. Raises HistoryAway."""
+        rows = await self._ask(_PERFORMANCE, {"first": first, "last": last, "cost": cost})
+        return tuple(Performance(**row) for row in rows)
+
+    async def close(self) -> None:
+        """Let go of ClickHouse."""
+        if self._client is not None:
+            await self._client.close()
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    async def _page(self, query: str, wanted: Filter, before: Place | None, limit: int) -> list[dict[str, Any]]:
+        # As text: the driver's own way of writing a time leaves out what is below a second.
+        at = f"{before.at:%Y-%m-%d %H:%M:%S.%f}" if before else "2200-01-01 00:00:00.000000"
+        place = {"at": at, "step": before.step if before else 0, "id": before.id if before else ""}
+        return await self._ask(query, wanted | place | {"limit": limit})
+
+    async def _ask(self, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        if self._settings is None:
+            raise HistoryAway("This needs ClickHouse: set clickhouse.dsn (HITSTREAM_CLICKHOUSE__DSN) and restart.")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise HistoryAway("ClickHouse is busy with other questions: ask again in a moment.") from None
+        try:
+            async with asyncio.timeout(QUERY_SECONDS):
+                client = await self._connected(self._settings)
+                answer = await client.query(
+                    query,
+                    parameters=parameters,
+                    settings={"max_execution_time": _EXECUTION, "readonly": 2},
+                    tz_mode="aware",
+                )
+        except ClickHouseUnavailable as error:
+            raise HistoryAway(str(error)) from error
+        except (ClickHouseError, OSError, TimeoutError) as error:
+            _log.warning("live.history_away", why=first_line(error))
+            code = getattr(error, "code", None)
+            if code in _UNKNOWN_NAMES:
+                raise HistoryAway("ClickHouse has not all tables and views yet: run `hitstream migrate`.") from error
+            raise HistoryAway("ClickHouse does not answer this in time: ask again, or for less.") from error
+        finally:
+            self._turns.release()
+        return [dict(zip(answer.column_names, map(_finite, row), strict=True)) for row in answer.result_rows]
+
+    async def _connected(self, settings: ClickHouseSettings) -> AsyncClient:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await connect_async(settings)
+            return self._client
+
+
+def place_of(line: Transition | EventLine) -> Place:
+    """What a line is ordered by."""
+    if isinstance(line, Transition):
+        return Place(line.received_at, 2 * line.entry + (line.kind == "exited"), line.id)
+    return Place(line.received_at, line.entry, line.id)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

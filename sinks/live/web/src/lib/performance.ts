@@ -1,0 +1,70 @@
+/** How a condition's hits have fared, in words that never leave out how many they were and how sure it is. Pure. */
+
+import type { Performance } from "./contract";
+import { formatPercent } from "./prices";
+
+export const HORIZONS = ["1m", "5m", "30m", "close", "next_open", "best", "worst"] as const;
+export type Horizon = Performance["horizon"];
+
+/** Cases below which a mean says next to nothing, and is shown as such. */
+export const FEW = 30;
+
+export interface Figure {
+  /** In percent; null: no case has a price. */
+  readonly value: number | null;
+  /** `−0.10 … +0.74`; empty where the cases are too few for one. */
+  readonly interval: string;
+  /** Cases behind it. */
+  readonly cases: number;
+  /** Whether zero lies outside the interval, so that up or down may be read from it. */
+  readonly isClear: boolean;
+}
+
+const bare = (change: number): string => formatPercent(change).replace("%", "");
+
+function figure(value: number | null, low: number | null, high: number | null, cases: number): Figure {
+  const hasInterval = low !== null && high !== null;
+  return {
+    value,
+    interval: hasInterval ? `${bare(low)} … ${bare(high)}` : "",
+    cases,
+    isClear: hasInterval && cases >= FEW && (low > 0 || high < 0),
+  };
+}
+
+/** The mean return with the interval of the mean. */
+export const meanOf = (row: Performance): Figure => figure(row.mean, row.low, row.high, row.priced);
+
+/** How much better the hits did than the sample of other stocks at the same times. */
+export const differenceOf = (row: Performance): Figure =>
+  figure(row.difference, row.difference_low, row.difference_high, Math.min(row.priced, row.sample_cases));
+
+/**
+ * The share of cases that rose, in percent, with its 95 % interval by Wilson (which keeps within 0 and 100 and holds for
+ * few cases). Cases of one stock and day are not independent: it is too narrow rather than too wide.
+ */
+export function positiveOf(row: Performance): Figure {
+  const { positive, priced } = row;
+  if (positive === null || priced === 0) return { value: null, interval: "", cases: priced, isClear: false };
+  const z = 1.96;
+  const centre = (positive + (z * z) / (2 * priced)) / (1 + (z * z) / priced);
+  const half = (z / (1 + (z * z) / priced)) * Math.sqrt((positive * (1 - positive)) / priced + (z * z) / (4 * priced * priced));
+  const percent = (share: number): string => (100 * share).toFixed(0);
+  return {
+    value: positive * 100,
+    interval: `${percent(Math.max(0, centre - half))} … ${percent(Math.min(1, centre + half))}`,
+    cases: priced,
+    isClear: priced >= FEW && (centre - half > 0.5 || centre + half < 0.5),
+  };
+}
+
+/** Rows by `account/condition`, each in the order of the horizons. */
+export function byCondition(rows: readonly Performance[]): ReadonlyMap<string, readonly Performance[]> {
+  const found = new Map<string, Performance[]>();
+  for (const row of rows) {
+    const key = `${row.account}/${row.condition}`;
+    found.set(key, [...(found.get(key) ?? []), row]);
+  }
+  for (const each of found.values()) each.sort((a, b) => HORIZONS.indexOf(a.horizon) - HORIZONS.indexOf(b.horizon));
+  return found;
+}

@@ -1,0 +1,59 @@
+import { describe, expect, test } from "vitest";
+import type { Performance } from "../src/lib/contract";
+import { expiryAt } from "../src/lib/expiry";
+import { minutesOf } from "../src/lib/minutes";
+import { byCondition, differenceOf, meanOf, positiveOf } from "../src/lib/performance";
+import { parse } from "../src/lib/time";
+import { at, NINE } from "./samples";
+
+const row = (over: Partial<Performance> = {}): Performance => ({
+  account: "main", condition: "신고가 돌파", horizon: "5m", hits: 110, priced: 100, mean: 0.4, median: 0.3, q1: -0.2, q3: 0.9,
+  positive: 0.6, low: 0.1, high: 0.7, sample_mean: 0.05, sample_cases: 4000, difference: 0.35, difference_low: 0.05,
+  difference_high: 0.65, gaps: 0, ...over,
+});
+
+describe("a figure", () => {
+  test("never comes without its interval and its cases", () =>
+    expect(meanOf(row())).toEqual({ value: 0.4, interval: "+0.10 … +0.70", cases: 100, isClear: true }));
+  test("is unclear where the interval holds zero, or the cases are few", () => {
+    expect(meanOf(row({ low: -0.1 })).isClear).toBe(false);
+    expect(meanOf(row({ priced: 29 })).isClear).toBe(false);
+  });
+  test("without an interval says so by having none, and is unclear", () =>
+    expect(meanOf(row({ low: null, high: null, priced: 1 }))).toEqual({ value: 0.4, interval: "", cases: 1, isClear: false }));
+  test("of the difference counts the fewer of both sides", () => expect(differenceOf(row({ sample_cases: 40 })).cases).toBe(40));
+});
+
+describe("the share that rose", () => {
+  // Wilson's interval for 60 of 100, as tables have it: 0.502 to 0.691.
+  test("has Wilson's interval", () => expect(positiveOf(row()).interval).toBe("50 … 69"));
+  test("stays within 0 and 100", () => {
+    expect(positiveOf(row({ positive: 1, priced: 3 })).interval).toBe("44 … 100");
+    expect(positiveOf(row({ positive: 0, priced: 3 })).interval).toBe("0 … 56");
+  });
+  test("is no figure without cases", () => expect(positiveOf(row({ positive: null, priced: 0 })).value).toBeNull());
+});
+
+test("rows are found by account and condition, in the order of time", () => {
+  const found = byCondition([row({ horizon: "close" }), row({ horizon: "1m" }), row({ account: "other" })]);
+  expect(found.get("main/신고가 돌파")!.map((each) => each.horizon)).toEqual(["1m", "close"]);
+  expect(found.get("other/신고가 돌파")).toHaveLength(1);
+});
+
+describe("hits per minute", () => {
+  test("go on with zeros until now: a quiet hour is seen as one", () =>
+    expect(minutesOf({ minutes_from: NINE, hits: [2, 0, 1] }, parse(at(290))).hits).toEqual([2, 0, 1, 0, 0]));
+  test("are none before the first", () => expect(minutesOf({ minutes_from: null, hits: [] }, parse(NINE)).times).toEqual([]));
+});
+
+describe("an expiry", () => {
+  const nine = parse(NINE);
+  test.each([
+    ["day", null],
+    ["10m", 10],
+    ["1h", 60],
+    ["close", 390],
+  ] as const)("%s is so many minutes after nine: %s", (expiry, minutes) =>
+    expect(expiryAt(expiry, nine)).toBe(minutes === null ? null : nine + minutes * 60_000));
+  test("at the close is none after the close", () => expect(expiryAt("close", nine + 390 * 60_000)).toBeNull());
+});

@@ -1,0 +1,203 @@
+"""The page under a busy market and over a whole day: long tasks, drawings, and what it holds in memory.
+
+Measured inside Chromium: long tasks by its own `longtask` entries, which are of the wall's time; and from its trace the
+time that the page's main thread really ran in a task, which a machine that does other things as well leaves alone.
+Memory is `JSHeapUsedSize` after a forced collection. The limit is a page that receives the same stream and draws
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sinks" / "live" / "web"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+
+from browser import ARGUMENTS, installed
+from screen import Screen, Server, Story, new_screen, serving
+
+from streams.events import Transition
+
+SECONDS = float(os.environ.get("HITSTREAM_BENCH_PAGE_SECONDS", "60"))
+PER_MINUTE = 5_000
+QUOTES_PER_SECOND = 300
+STOCKS = 400
+CONDITIONS = 10
+DAY = int(os.environ.get("HITSTREAM_BENCH_PAGE_DAY", "40000"))  # hits and exits of an accelerated day
+
+WATCH = """() => {
+    window.long = []; window.frames = 0;
+    new PerformanceObserver((list) => list.getEntries().forEach((entry) => window.long.push(entry.duration)))
+        .observe({ type: "longtask", buffered: false });
+    const count = () => { window.frames++; requestAnimationFrame(count); };
+    requestAnimationFrame(count);
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=installed(), args=ARGUMENTS)
+        except Error as error:
+            pytest.skip(f"no Chromium can be started: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+class Market:
+    """A busy market: stocks that enter and leave, are recommended and have prices."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.story = server, Story(server)
+        self.codes = [f"{n:06}" for n in range(1, STOCKS + 1)]
+        self.inside: set[tuple[str, str]] = set()
+        self.revisions: dict[str, int] = {}
+        self.number = 0
+        server.feed(*self.story.opening(tuple(f"조건 {n}" for n in range(CONDITIONS))))
+
+    def moves(self, count: int) -> list[Any]:
+        """So many hits and exits, and a revision of a recommendation for every fourth."""
+        records: list[Any] = []
+        for _ in range(count):
+            self.number += 1
+            n = self.number * 7_919
+            visit = (self.codes[n % STOCKS], f"조건 {n // STOCKS % CONDITIONS}")
+            if visit in self.inside:
+                self.inside.discard(visit)
+                records.append(self.story.leave(*visit))
+            else:
+                self.inside.add(visit)
+                records.append(self.story.enter(*visit))
+            if self.number % 4 == 0:
+                code = visit[0]
+                revision = self.revisions[code] = self.revisions.get(code, 0) + 1
+                state = "closed" if revision % 6 == 0 else "open"
+                opening = f"{code}-{revision // 6 if state == 'open' else revision // 6 - 1}"
+                records.append(self.story.recommend(code, 2.0 + n % 5, revision, state=state, opening=opening))
+        return records
+
+    def quotes(self, count: int) -> list[Any]:
+        return [
+            self.story.quote(self.codes[(self.number + n) % 150], 10_000 + (self.number * 13 + n * 7) % 400)
+            for n in range(count)
+        ]
+
+    def run(self, seconds: float) -> int:
+        """Feed it for so long at the rate of a busy market; how many hits and exits that were."""
+        began, told = time.monotonic(), 0
+        while (elapsed := time.monotonic() - began) < seconds:
+            due = int(elapsed * PER_MINUTE / 60) - told
+            if due > 0:
+                self.server.at = self.server.at.__class__.fromtimestamp(
+                    self.server.at.timestamp() + due * 60 / PER_MINUTE, self.server.at.tzinfo
+                )
+                self.server.feed(*self.moves(due), *self.quotes(due * QUOTES_PER_SECOND * 60 // PER_MINUTE))
+                told += due
+            time.sleep(0.02)
+        return told
+
+
+def seen(page: Page) -> dict[str, float]:
+    """What the browser holds, after everything that can be collected is."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    session.send("Performance.enable")
+    metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    session.detach()
+    return {
+        "heap": metrics["JSHeapUsedSize"] / 1e6,
+        "nodes": metrics["Nodes"],
+        "listeners": metrics["JSEventListeners"],
+    }
+
+
+def watched(browser: Browser, screen: Screen, market: Market) -> dict[str, float]:
+    """What the page does while the market runs; times in ms."""
+    screen.page.evaluate(WATCH)
+    browser.start_tracing(page=screen.page, categories=["toplevel", "__metadata"])
+    began, told = time.monotonic(), 0
+    while time.monotonic() - began < SECONDS:
+        told += market.run(2.0)
+        screen.page.wait_for_timeout(1)
+    took = time.monotonic() - began
+    long, frames = screen.page.evaluate("[window.long, window.frames]")
+    events = json.loads(browser.stop_tracing())["traceEvents"]
+    mains = {
+        (one["pid"], one["tid"])
+        for one in events
+        if one["name"] == "thread_name" and one["args"]["name"] == "CrRendererMain"
+    }
+    own = [
+        one["tdur"] / 1000
+        for one in events
+        if one["name"].endswith("RunTask") and "tdur" in one and (one["pid"], one["tid"]) in mains
+    ]
+    return {
+        "told": told, "frames": frames / took, "long": len(long), "longest": max(long, default=0.0),
+        "median": statistics.median(long) if long else 0.0, "own": sum(each > 50 for each in own),
+        "own longest": max(own, default=0.0), "busy": sum(own) / took / 10,
+    }  # fmt: skip
+
+
+def bench_page_in_a_busy_market(chromium: Browser) -> None:
+    """5,000 hits and exits a minute and 300 quotes a second: no task over 50 ms but the machine's."""
+    print(f"\n{PER_MINUTE:,} hits and exits a minute, {QUOTES_PER_SECOND} quotes a second, {SECONDS:.0f} s each")
+    print(f"load before {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, Chromium {chromium.version}")
+    print(
+        "view          told  frames/s  longtasks (longest, median ms)  over 50 ms of own time (longest ms)  thread busy"
+    )
+    views = (("nothing", None), ("now", "#/"), ("conditions", "#/conditions"), ("stock", "#/stock/000001"))
+    for name, place in views:
+        with serving() as server, new_screen(chromium, server) as screen:
+            market = Market(server)
+            server.feed(*market.moves(2_000), *market.quotes(150))
+            if place is None:
+                screen.page.goto(f"http://127.0.0.1:{server.port}/openapi.json")
+                screen.page.evaluate("""() => {
+                    const source = new EventSource('/api/live');
+                    for (const each of ['snapshot', 'delta'])
+                        source.addEventListener(each, (event) => JSON.parse(event.data));
+                }""")
+            else:
+                screen.open(place)
+            screen.page.wait_for_timeout(3_000)  # what the opening itself costs is another figure
+            found = watched(chromium, screen, market)
+            print(
+                "{name:11} {told:6,.0f}  {frames:8.1f}  {long:9.0f} ({longest:.0f}, {median:.0f})"
+                "  {own:22.0f} ({own longest:.1f})  {busy:16.1f} %".format(name=name, **found),
+                flush=True,
+            )
+
+
+def bench_page_over_a_day(chromium: Browser) -> None:
+    """A day at once: the heap and the document stay as large as after its first tenth."""
+    print(f"\n{DAY:,} hits and exits; heap after collection, nodes, listeners")
+    with serving() as server, new_screen(chromium, server) as screen:
+        market = Market(server)
+        screen.open()
+        for tenth in range(1, 11):
+            for _ in range(DAY // 10 // 500):
+                moves = market.moves(499)
+                for n in range(0, len(moves), 50):
+                    server.feed(*moves[n : n + 50], *market.quotes(50))
+                server.pass_time(4)
+                server.feed(*(last := market.moves(1)))
+                moved = next(one for one in reversed(last) if isinstance(one, Transition))
+                screen.page.wait_for_selector(f'[data-transition-id="{moved.id}"]', state="attached")
+            screen.page.wait_for_timeout(2_500)
+            now = seen(screen.page)
+            print(
+                f"  {tenth * 10:3} %  {now['heap']:6.1f} MB  {now['nodes']:6.0f}  {now['listeners']:5.0f}", flush=True
+            )
+        assert screen.errors == []

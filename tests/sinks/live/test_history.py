@@ -1,0 +1,281 @@
+"""What the API asks ClickHouse, on the local engine: every question, its pages, and every way of having no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiokafka import ConsumerRecord
+from day import NINE, transition
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "clickhouse"))
+
+from embedded import Server
+
+from sinks.clickhouse.connection import connect
+from sinks.clickhouse.migrate import migrate
+from sinks.clickhouse.writer import insert_again
+from sinks.consumer import Received
+from sinks.live import history as module
+from sinks.live.history import History
+from sinks.live.hub import Hub, Limits
+from sinks.live.server import application
+from sinks.live.stream import Broadcaster
+from sinks.settings import ClickHouseSettings
+from streams.events import Bar, ConditionEvent, Record, Stock, Transition, encode
+
+TODAY = NINE
+YESTERDAY = NINE - timedelta(days=1)
+PAST = YESTERDAY.date()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("clickhouse") / "data")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def settings(server: Server) -> ClickHouseSettings:
+    """A database with a past day, and what was dropped from memory of today."""
+    settings = server.settings()
+    migrate(settings)
+    records: list[Record] = [Stock(code="000001", name="하나", market="KOSPI", received_at=NINE)]
+    for day in (YESTERDAY, TODAY):
+        for n in range(20):
+            # Two of one moment: the order must be whole, or a page would lose one of them.
+            at = day + timedelta(seconds=n // 2, microseconds=123_456)
+            records.append(transition(f"{n:06d}", at=at))
+            records.append(transition(f"{n:06d}", at=at, kind="exited", dwell=2.5))
+    for n in range(5):
+        at = YESTERDAY + timedelta(seconds=n)
+        records.append(
+            ConditionEvent(
+                id=f"e{n}", account="main", condition="신고가 돌파", seq="1", code=f"{n:06d}",
+                action="hit" if n % 2 else "exit", at=at, received_at=at, session="s", frame=n, entry=1,
+            )
+        )  # fmt: skip
+    for n in range(3):
+        for interval, step in (("1m", timedelta(minutes=n)), ("1d", timedelta(days=n - 3))):
+            at = YESTERDAY + step
+            records.append(
+                Bar(code="000001", interval=interval, at=at, open=1, high=3, low=1, close=2, volume=n, received_at=at)  # type: ignore[arg-type]
+            )
+
+    def received(offset: int, record: Record) -> Received:
+        value = encode(record)
+        return Received(record, ConsumerRecord("topic", 0, offset, 0, 0, b"k", value, None, 1, len(value), ()))
+
+    refused = asyncio.run(insert_again(settings, [received(n, record) for n, record in enumerate(records)]))
+    assert list(refused) == []
+    return settings
+
+
+@asynccontextmanager
+async def asking(settings: ClickHouseSettings | None, limits: Limits | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    hub = Hub(epoch="e", limits=limits)
+    broadcaster = Broadcaster(hub, lambda: NINE + timedelta(minutes=10))
+    for n in range(20):
+        at = TODAY + timedelta(seconds=n // 2, microseconds=123_456)
+        hub.apply(transition(f"{n:06d}", at=at), at)
+        hub.apply(transition(f"{n:06d}", at=at, kind="exited", dwell=2.5), at)
+    broadcaster.open()
+    history = History(settings)
+    app = application(broadcaster, history=history, now=lambda: NINE)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),  # type: ignore[arg-type]
+        base_url="http://localhost",
+    ) as client:
+        try:
+            yield client
+        finally:
+            await history.close()
+
+
+async def pages(client: httpx.AsyncClient, path: str, limit: int) -> list[Any]:
+    """All lines of a list, page by page."""
+    lines: list[Any] = []
+    cursor = ""
+    while True:
+        answer = await client.get(f"{path}&limit={limit}{cursor}")
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        lines += page["items"]
+        if page["next"] is None:
+            return lines
+        assert len(page["items"]) == limit
+        cursor = f"&cursor={page['next']}"
+
+
+def ids(lines: list[Any]) -> list[str]:
+    return [line["transition"]["id"] for line in lines]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 1_000])
+async def test_a_past_day_is_paged_without_loss_or_repeat(settings: ClickHouseSettings, limit: int) -> None:
+    async with asking(settings) as client:
+        lines = await pages(client, f"/api/transitions?date={PAST}", limit)
+        assert len(lines) == 40
+        assert len(set(ids(lines))) == 40
+        moments = [(line["transition"]["received_at"]) for line in lines]
+        assert moments == sorted(moments, reverse=True)
+
+
+async def test_what_memory_dropped_of_today_comes_from_clickhouse(settings: ClickHouseSettings) -> None:
+    async with asking(settings, Limits(transitions=10)) as client, asking(settings) as whole:
+        for wanted in ("account=main", "code="):
+            joined = await pages(client, f"/api/transitions?{wanted}", 7)
+            assert ids(joined) == ids(await pages(whole, f"/api/transitions?{wanted}", 7))
+        assert len(joined) == 40
+    async with asking(None, Limits(transitions=10)) as client:
+        assert len(await pages(client, "/api/transitions?account=main", 7)) == 10, "without it, what is there"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [("code=000003", 2), ("kind=exited", 20), ("condition=none", 0), ("account=main&code=000003&kind=entered", 1)],
+)
+async def test_a_past_day_is_filtered(settings: ClickHouseSettings, wanted: str, expected: int) -> None:
+    async with asking(settings) as client:
+        assert len(await pages(client, f"/api/transitions?date={PAST}&{wanted}", 100)) == expected
+
+
+async def test_a_past_transition_is_told_like_one_of_today(settings: ClickHouseSettings) -> None:
+    async with asking(settings) as client:
+        (line,) = await pages(client, f"/api/transitions?date={PAST}&code=000003&kind=exited", 10)
+        told = line["transition"]
+        expected = transition(
+            "000003", at=YESTERDAY + timedelta(seconds=1, microseconds=123_456), kind="exited", dwell=2.5
+        )
+        for name in ("id", "account", "condition", "code", "kind", "origin", "entry", "dwell", "initial", "session"):
+            assert told[name] == getattr(expected, name), name
+        for name in ("at", "since", "received_at"):
+            assert datetime.fromisoformat(told[name]) == getattr(expected, name), name
+        assert (told["date"], told["gap_from"]) == (PAST.isoformat(), None)
+
+
+async def test_events_are_told_as_kiwoom_said_them(settings: ClickHouseSettings) -> None:
+    async with asking(settings) as client:
+        lines = await pages(client, f"/api/events?date={PAST}", 2)
+        assert [line["id"] for line in lines] == ["e4", "e3", "e2", "e1", "e0"]
+        assert (lines[3]["name"], lines[3]["action"], lines[3]["frame"]) == ("하나", "hit", 1)
+        assert len(await pages(client, f"/api/events?date={PAST}&action=hit", 2)) == 2
+        assert await pages(client, "/api/events?account=main", 2) == []
+
+
+async def test_a_stocks_history_and_bars(settings: ClickHouseSettings) -> None:
+    async with asking(settings) as client:
+        days = (await client.get("/api/stocks/000001/history?days=2")).json()
+        assert [(day["date"], day["visits"], day["dwell"]) for day in days] == [
+            (TODAY.date().isoformat(), 1, 2.5),
+            (PAST.isoformat(), 1, 2.5),
+        ]
+        assert len((await client.get("/api/stocks/000001/history?days=1")).json()) == 1
+        minutes = (await client.get(f"/api/stocks/000001/bars?date={PAST}")).json()
+        assert (minutes["source"], [bar["volume"] for bar in minutes["bars"]]) == ("bars", [0, 1, 2])
+        assert datetime.fromisoformat(minutes["bars"][1]["at"]) == YESTERDAY + timedelta(minutes=1)
+        daily = (await client.get(f"/api/stocks/000001/bars?interval=1d&date={PAST}")).json()
+        assert [bar["volume"] for bar in daily["bars"]] == [0, 1, 2]
+
+
+VIEW = """
+CREATE VIEW condition_performance AS
+SELECT 'main' AS account, 'a' AS condition, arrayJoin(['best', '5m', 'close']) AS horizon, toUInt64(12) AS hits,
+       toUInt64(10) AS priced, {cost:Float64} AS mean, 0.5 AS median, nan AS q1, CAST(NULL, 'Nullable(Float64)') AS q3,
+       0.5 AS positive, 0.1 AS low, inf AS high, 0.2 AS sample_mean, toUInt64(99) AS sample_cases, 0.3 AS difference,
+       0.4 AS difference_low, 0.6 AS difference_high, toUInt64(1) AS gaps, toUInt64(3) AS stocks
+FROM numbers(1) WHERE {from_date:Date} <= {to_date:Date}
+"""
+
+
+async def test_performance_is_what_the_view_says_and_what_is_not_known_is_null(server: Server) -> None:
+    """The view is played, by its signature: what it computes is not this module's matter."""
+    bare = server.settings()
+    maker = connect(bare)
+    maker.command(VIEW)
+    maker.close()
+    async with asking(bare) as client:
+        told = (await client.get(f"/api/performance?from={PAST}&to={PAST}&cost=0.25")).json()
+        assert [row["horizon"] for row in told] == ["5m", "close", "best"], "in the order of time"
+        assert {(row["hits"], row["priced"], row["mean"], row["sample_cases"]) for row in told} == {(12, 10, 0.25, 99)}
+        assert (told[0]["q1"], told[0]["q3"], told[0]["high"], told[0]["low"]) == (None, None, None, 0.1)
+        assert (await client.get(f"/api/performance?from={PAST}&to=2020-01-01")).json() == []
+        for wrong in ("cost=-1", "cost=nan", "cost=x", "cost=1e999"):
+            assert (await client.get(f"/api/performance?from={PAST}&to={PAST}&{wrong}")).status_code == 400, wrong
+
+
+# --- no answer --------------------------------------------------------------------------------------------------------
+
+QUESTIONS = (
+    f"/api/transitions?date={PAST}",
+    "/api/events",
+    "/api/stocks/000001/history",
+    f"/api/stocks/000001/bars?date={PAST}",
+    f"/api/performance?from={PAST}&to={PAST}",
+)
+
+
+@pytest.mark.parametrize("path", QUESTIONS)
+async def test_without_clickhouse_it_says_which_setting_is_missing(path: str) -> None:
+    async with asking(None) as client:
+        answer = await client.get(path)
+        assert answer.status_code == 503
+        assert "clickhouse.dsn" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", QUESTIONS)
+async def test_a_clickhouse_that_is_away_is_said_without_its_password(path: str) -> None:
+    async with asking(ClickHouseSettings(dsn="clickhouse://user:hush@127.0.0.1:1/market")) as client:
+        answer = await client.get(path)
+        assert answer.status_code == 503
+        assert "can't be reached" in answer.json()["error"]
+        assert "hush" not in answer.text
+
+
+async def test_a_database_without_tables_names_the_command(server: Server) -> None:
+    bare = server.settings()
+    connect(bare).close()
+    async with asking(bare) as client:
+        answer = await client.get(f"/api/transitions?date={PAST}")
+        assert (answer.status_code, "hitstream migrate" in answer.json()["error"]) == (503, True)
+
+
+async def test_a_question_that_takes_too_long_is_given_up(
+    settings: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asking(settings) as client:
+        assert (await client.get(f"/api/transitions?date={PAST}")).status_code == 200
+        monkeypatch.setattr(module, "_TRANSITIONS", "SELECT sleepEachRow(1) FROM numbers(3) WHERE {limit:UInt32} > 0")
+        monkeypatch.setattr(module, "QUERY_SECONDS", 0.2)
+        answer = await client.get(f"/api/transitions?date={PAST}")
+        assert (answer.status_code, "in time" in answer.json()["error"]) == (503, True)
+
+
+async def test_questions_wait_for_their_turn_only_so_long(
+    settings: ClickHouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    history = History(settings)
+    for _ in range(module.AT_ONCE):
+        await history._turns.acquire()
+    with pytest.raises(module.HistoryAway, match="busy"):
+        await history.visits("000001", date(2026, 3, 1), date(2026, 3, 2))
+    history._turns.release()
+    assert await history.visits("000001", date(2026, 3, 1), date(2026, 3, 2)) == ()
+    await history.close()
+
+
+def test_todays_lines_and_past_ones_are_in_one_order() -> None:
+    one = transition("000001", at=datetime(2026, 3, 4, 1, 2, 3, 4, tzinfo=UTC))
+    place = module.place_of(one)
+    assert isinstance(one, Transition)
+    assert (place.at, place.step, place.id) == (one.received_at, 2, one.id)

@@ -1,0 +1,482 @@
+"""The page as its reader sees it: what is shown, that it stays still under the hand, and what it does with commands.
+
+What each view says is in `docs/dashboard.md`; broken connections are in `test_connection`, accessibility in
+`test_access`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from playwright.sync_api import expect
+from screen import DIP, HIGH, NAMES, Screen, Story
+
+from streams.events import KST, Reason
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def story(screen: Screen) -> Story:
+    """A product that is well, at nine, and nothing has happened yet."""
+    told = Story(screen.server)
+    screen.server.feed(*told.opening())
+    return told
+
+
+def codes(screen: Screen) -> list[str]:
+    return screen.rows("recommendation-row", "data-code")
+
+
+def top_of(screen: Screen, code: str) -> float:
+    box = screen.page.locator(f'[data-testid="recommendation-row"][data-code="{code}"]').bounding_box()
+    assert box is not None
+    return round(box["y"], 1)
+
+
+# --- now --------------------------------------------------------------------------------------------------------------
+
+
+def test_recommendations_are_ranked_with_prices_since_their_opening(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(story.recommend("005930", 2.0), story.recommend("000660", 3.0))
+    server.pass_time(1)
+    server.feed(story.quote("005930", 10_000))
+    server.pass_time(60)
+    server.feed(story.quote("005930", 10_300))
+    server.pass_time(60)
+    server.feed(story.quote("005930", 10_150))
+    screen.open()
+    assert codes(screen) == ["000660", "005930"]
+    row = screen.page.locator('[data-testid="recommendation-row"][data-code="005930"]')
+    expect(row).to_contain_text("10,150")
+    expect(row.locator("td.since strong")).to_contain_text("+1.50%")
+    expect(row.locator(".range")).to_contain_text("+3.0%")
+    expect(row.locator(".fate > svg path").last).to_be_attached()
+    server.pass_time(1)
+    server.feed(story.quote("005930", 9_900))
+    expect(row.locator("td.since strong")).to_contain_text("−1.00%")
+    expect(row.locator(".range")).to_contain_text("−1.0%")
+    without = screen.page.locator('[data-testid="recommendation-row"][data-code="000660"]')
+    expect(without.locator("td.since strong")).to_have_text("–")
+
+
+def test_the_row_under_the_pointer_stays_where_it_is(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(*(story.recommend(code, score) for code, score in (("005930", 4.0), ("000660", 3.0), ("035420", 2.0))))
+    screen.open()
+    row = screen.page.locator('[data-testid="recommendation-row"][data-code="000660"]')
+    row.hover()
+    at = top_of(screen, "000660")
+    more = tuple(
+        Reason(kind="condition", condition=name, algorithm_id=name, since=server.at, visits=9, score=1.0)
+        for name in ("가", "나나나나나나나나", "다", "라라라라라라라라라", "마", "바")
+    )
+    server.feed(
+        story.recommend("005930", 0.0, revision=2, state="closed", cause="score", reasons=()),  # above it: closes
+        story.recommend("035420", 9.0, revision=2, reasons=more),  # below it: now first, with more reasons than fit
+        story.recommend("035720", 8.0),  # new: ranks above it
+    )
+    screen.until("the new one", lambda: "035720" in codes(screen))
+    assert codes(screen) == ["005930", "000660", "035420", "035720"]
+    assert top_of(screen, "000660") == at
+    assert screen.rows("recommendation-row", "data-state") == ["closed", "open", "open", "open"]
+    screen.page.mouse.move(700, 20)
+    screen.until("the right order", lambda: codes(screen) == ["035420", "035720", "000660"])
+
+
+def test_the_row_with_the_keyboard_in_it_stays_where_it_is(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(story.recommend("005930", 3.0), story.recommend("000660", 2.0))
+    screen.open()
+    screen.page.keyboard.press("j")
+    screen.page.keyboard.press("j")
+    at = top_of(screen, "000660")
+    server.feed(story.recommend("000660", 9.0, revision=2), story.recommend("035420", 8.0))
+    screen.until("the new one", lambda: "035420" in codes(screen))
+    assert codes(screen)[:2] == ["005930", "000660"]
+    assert top_of(screen, "000660") == at
+    screen.page.keyboard.press("/")
+    screen.until("the right order", lambda: codes(screen) == ["000660", "035420", "005930"])
+
+
+def test_a_new_one_does_not_move_what_is_being_read(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(*(story.recommend(f"1{n:05}", 2.0) for n in range(60)))
+    screen.open()
+    screen.page.eval_on_selector('[data-area="now"] .scroll', "box => box.scrollTo(0, 1200)")
+    screen.page.wait_for_timeout(100)
+    read = codes(screen)[25]
+    at = top_of(screen, read)
+    server.feed(story.recommend("005930", 9.0))
+    screen.until("the new one", lambda: codes(screen)[0] == "005930")
+    screen.page.wait_for_timeout(300)  # a slide, if there were one
+    assert abs(top_of(screen, read) - at) < 1.5
+
+
+def test_sorting_filtering_searching_and_pinning(screen: Screen, story: Story) -> None:
+    server = screen.server
+    dip = (Reason(kind="condition", condition=DIP, algorithm_id=DIP, since=server.at, visits=1, score=2.0),)
+    server.feed(
+        story.recommend("005930", 4.0), story.recommend("000660", 3.0, reasons=dip), story.recommend("0004V0", 2.0)
+    )
+    server.pass_time(1)
+    server.feed(story.quote("005930", 9_900), story.quote("000660", 10_100))
+    screen.open()
+    page = screen.page
+    page.fill("#search-now", "ㅅㅅㅈㅈ")
+    screen.until("the search by initial consonants", lambda: codes(screen) == ["005930"])
+    page.fill("#search-now", "0004v")
+    screen.until("the search by code", lambda: codes(screen) == ["0004V0"])
+    page.keyboard.press("Escape")
+    screen.until("everything again", lambda: len(codes(screen)) == 3)
+    page.select_option('[data-area="now"] .filters select >> nth=0', DIP)
+    screen.until("one condition", lambda: codes(screen) == ["000660"])
+    page.select_option('[data-area="now"] .filters select >> nth=0', "")
+    page.click("th.price button")
+    screen.until("by the day's change", lambda: codes(screen) == ["000660", "005930", "0004V0"])
+    assert page.get_attribute("th.price", "aria-sort") == "descending"
+    page.click("th.price button")
+    screen.until("the other way round", lambda: codes(screen) == ["005930", "000660", "0004V0"])
+    page.hover('[data-testid="recommendation-row"][data-code="0004V0"]')
+    page.click('[data-area="now"] [data-pin="0004V0"]')
+    screen.until("pinned", lambda: codes(screen) == ["0004V0", "005930", "000660"])
+    page.reload()
+    screen.live()
+    screen.until("pinned still", lambda: codes(screen) == ["0004V0", "005930", "000660"])
+
+
+def test_a_file_of_the_table_is_what_the_table_shows_and_runs_nothing(screen: Screen, story: Story) -> None:
+    note = (Reason(kind="manual", by="=cmd|' /C calc'!A0", since=screen.server.at, score=2.0),)
+    screen.server.feed(story.recommend("005930", 3.0), story.recommend("035420", 2.0, reasons=note))
+    screen.open()
+    page = screen.page
+    page.wait_for_selector('[data-testid="recommendation-row"]')
+    with page.expect_download() as downloading:
+        page.click('[data-area="now"] [data-csv]')
+    raw = downloading.value.path().read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf"), "Excel reads UTF-8 by its mark"
+    head, *lines = csv.reader(io.StringIO(raw.decode("utf-8-sig")))
+    assert head[:2] == ["코드", "종목명"]
+    assert [(line[0], line[1], float(line[4])) for line in lines] == [
+        ("005930", "삼성전자", 3.0),
+        ("035420", "NAVER", 2.0),
+    ]
+    assert lines[1][6].startswith("'=cmd")
+
+
+# --- feed -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_feed_marks_what_came_again_and_what_was_inferred(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(story.enter("005930"), story.leave("005930"))
+    server.pass_time(5)
+    server.feed(story.enter("005930"))
+    server.feed(story.enter("000660", origin="snapshot", gap_from=server.at, gap_to=server.at))
+    server.feed(story.enter("035420", origin="snapshot", initial=True))
+    screen.open()
+    again = screen.page.locator('[data-testid="feed-row"][data-code="005930"][data-entry="2"]')
+    expect(again).to_contain_text("재진입 1회")
+    assert again.get_attribute("data-inferred") == "false"
+    for code, word in (("000660", "공백 중"), ("035420", "첫 목록")):
+        row = screen.page.locator(f'[data-testid="feed-row"][data-code="{code}"]')
+        expect(row).to_contain_text(word)
+        assert row.get_attribute("data-inferred") == "true"
+
+
+def test_a_paused_feed_stands_still_and_counts_what_waits(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(story.enter("005930"))
+    screen.open()
+    screen.page.click('[data-testid="pause"]')
+    shown = screen.rows("feed-row", "data-transition-id")
+    server.feed(story.enter("000660"), story.enter("035420", DIP))
+    waits = screen.page.locator('[data-testid="pause"][data-waiting="2"]')
+    expect(waits).to_be_visible()
+    expect(screen.page.locator('[data-area="feed"]')).to_contain_text("새 기록 2건 대기")
+    assert screen.rows("feed-row", "data-transition-id") == shown
+    screen.page.mouse.move(400, 20)
+    screen.page.keyboard.press("p")
+    screen.until("what waited", lambda: len(screen.rows("feed-row", "data-transition-id")) == 3)
+
+
+# --- stock ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stock_has_an_address_its_day_and_a_way_back(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(story.enter("005930"), story.recommend("005930", 2.0))
+    server.pass_time(300)
+    server.feed(story.leave("005930"), story.enter("005930", DIP), story.quote("005930", 10_200))
+    screen.open()
+    page = screen.page
+    page.click('[data-testid="recommendation-row"][data-code="005930"] .name')
+    expect(page.locator('[data-testid="stock"]')).to_have_attribute("data-code", "005930")
+    assert page.url.endswith("#/stock/005930")
+    chart = page.locator('[data-testid="chart"]')
+    expect(chart).to_have_attribute("data-bars", "30")
+    # Two entries, one exit, one recommendation; entry and recommendation at nine are marks of their own.
+    expect(chart).to_have_attribute("data-marks", "4")
+    expect(page.locator('[data-testid="chart"] canvas').first).to_be_visible()
+    assert screen.rows("visit", "data-open") == ["true", "false"]
+    assert len(screen.rows("history-line", "data-testid")) == 1
+    expect(page.locator('[data-testid="stock-price"]')).to_contain_text("10,200")
+    server.pass_time(29 * 60)
+    server.feed(story.quote("005930", 10_500))
+    expect(chart).to_have_attribute("data-last", "10500")
+    expect(chart).to_have_attribute("data-bars", "31")
+    page.go_back()
+    page.wait_for_selector('[data-area="now"]')
+    page.go_forward()
+    page.wait_for_selector('[data-testid="stock"]')
+    page.keyboard.press("Escape")
+    page.wait_for_selector('[data-area="now"]')
+
+
+def test_a_link_to_a_stock_opens_it_and_a_wrong_one_leads_home(screen: Screen, story: Story) -> None:
+    del story
+    screen.open("#/stock/0004V0")
+    expect(screen.page.locator("#stock-title")).to_have_text("엔비알모션")
+    screen.open("#/stock/<b>")
+    screen.page.wait_for_selector('[data-area="now"]')
+
+
+def test_what_clickhouse_cannot_say_is_said_and_the_rest_stays(screen: Screen, story: Story) -> None:
+    screen.answers.history_away = True
+    screen.server.feed(story.enter("005930"))
+    screen.open("#/stock/005930")
+    stock = screen.page.locator('[data-testid="stock"]')
+    expect(stock).to_contain_text("ClickHouse does not answer")
+    assert screen.rows("visit", "data-condition") == [HIGH]
+    screen.errors = [error for error in screen.errors if "503" not in error]  # the browser's own line about it
+
+
+# --- conditions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_condition_never_shows_a_bare_percentage(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(story.enter("005930"), story.enter("000660"), story.leave("000660"))
+    server.feed(story.subscription(DIP, "refused", "900001: no result"))
+    screen.open("#/conditions")
+    page = screen.page
+    panel = page.locator(f'[data-testid="condition-panel"][data-condition="{HIGH}"]')
+    assert panel.get_attribute("data-members") == "1"
+    figures = panel.locator('[data-testid="performance-row"] .figure')
+    expect(figures.first).to_be_visible()
+    for text in figures.all_inner_texts():
+        assert "n " in text, text
+        assert "[" in text or "구간 없음" in text, text
+    expect(panel.locator('[data-testid="performance-gaps"]')).to_contain_text("공백이 2번")
+    expect(panel.locator(".u-wrap canvas")).to_be_visible()
+    refused = page.locator(f'[data-testid="condition-panel"][data-condition="{DIP}"]')
+    expect(refused).to_contain_text("거부됨")
+    expect(refused).to_contain_text("900001: no result")
+    panel.locator("h3 a").click()
+    page.wait_for_selector('[data-testid="member"]')
+    assert screen.rows("member", "data-code") == ["005930"]
+    assert screen.rows("performance-row", "data-horizon")[-2:] == ["best", "worst"]
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_command_is_only_sent_until_the_stream_brings_it_back(screen: Screen, story: Story) -> None:
+    server, page = screen.server, screen.page
+    screen.open()
+    page.keyboard.press("r")
+    page.keyboard.type("ㅅㅅㅈㅈ")
+    page.wait_for_selector("#stock-005930")
+    page.keyboard.press("Enter")
+    page.fill("#note", "수급 좋음")
+    page.select_option("#expiry", "30m")
+    page.click('[data-testid="dialog-recommend"] [type="submit"]')
+    sent = page.locator('[data-testid="sent-command"]')
+    expect(sent).to_have_attribute("data-state", "sent")
+    assert codes(screen) == [], "nothing is shown as recommended because it was asked for"
+    [asked] = screen.answers.commanded
+    assert (asked["kind"], asked["code"], asked["note"], asked["proof"]) == (
+        "recommend",
+        "005930",
+        "수급 좋음",
+        "proof",
+    )
+    assert asked["expires_at"].startswith("2026-03-04T00:3")
+    reason = Reason(kind="manual", by="trader", note="수급 좋음", since=server.at, score=1.5)
+    server.feed(story.recommend("005930", 1.5, cause="command", cause_id="command-1", reasons=(reason,)))
+    expect(sent).to_have_attribute("data-state", "done")
+    assert codes(screen) == ["005930"]
+    page.click('[data-testid="recommendation-row"] .chevron')
+    details = page.locator("tr.details")
+    expect(details).to_contain_text("trader")
+    expect(details).to_contain_text("수급 좋음")
+    expect(details).to_contain_text(f"{server.at.astimezone(KST):%H:%M:%S}부터")
+
+
+def test_withdrawing_asks_first(screen: Screen, story: Story) -> None:
+    screen.server.feed(story.recommend("005930", 2.0))
+    screen.open()
+    page = screen.page
+    page.click('[data-testid="recommendation-row"] .chevron')
+    page.click("tr.details button")
+    page.wait_for_selector('[data-testid="dialog-withdraw"]')
+    page.keyboard.press("Escape")
+    page.wait_for_selector('[data-testid="dialog-withdraw"]', state="detached")
+    assert screen.answers.commanded == []
+    page.click("tr.details button")
+    page.click('[data-testid="dialog-withdraw"] [type="submit"]')
+    expect(page.locator('[data-testid="sent-command"]')).to_have_attribute("data-state", "sent")
+    assert [(one["kind"], one["code"], one["account"]) for one in screen.answers.commanded] == [
+        ("withdraw", "005930", "main")
+    ]
+    assert codes(screen) == ["005930"], "it stands until the stream says otherwise"
+
+
+def test_a_refused_command_says_why_and_can_be_sent_again(screen: Screen, story: Story) -> None:
+    del story
+    screen.answers.refusal = (409, "It would have expired already.")
+    screen.open()
+    page = screen.page
+    page.keyboard.press("r")
+    page.keyboard.type("ㅅㅅㅈㅈ")
+    page.wait_for_selector("#stock-005930")
+    page.keyboard.press("Enter")
+    page.click('[data-testid="dialog-recommend"] [type="submit"]')
+    expect(page.locator('[data-testid="dialog-recommend"] .problem')).to_have_text("It would have expired already.")
+    screen.answers.refusal = None
+    page.click('[data-testid="dialog-recommend"] [type="submit"]')
+    page.wait_for_selector('[data-testid="dialog-recommend"]', state="detached")
+    screen.errors = [error for error in screen.errors if "409" not in error]
+
+
+def test_a_read_only_reader_is_told_so(screen: Screen, story: Story) -> None:
+    screen.answers.may_write = False
+    screen.server.feed(story.recommend("005930", 2.0))
+    screen.open()
+    page = screen.page
+    button = page.locator('[data-testid="recommend-button"]')
+    expect(button).to_be_disabled()
+    assert "읽기 전용" in (button.get_attribute("title") or "")
+    page.click('[data-testid="recommendation-row"] .chevron')
+    expect(page.locator("tr.details button")).to_be_disabled()
+    expect(page.locator("tr.details")).to_contain_text("읽기 전용 토큰으로는")
+    page.keyboard.press("r")
+    assert page.locator("dialog").count() == 0
+
+
+# --- alerts and settings ----------------------------------------------------------------------------------------------
+
+FAKE_NOTIFICATIONS = """
+    window.told = []; window.asked = 0;
+    class Notification {
+      static permission = "default";
+      static async requestPermission() { window.asked++; return (Notification.permission = "granted"); }
+      constructor(title, options) { window.told.push(`${title} | ${options.body}`); }
+      close() {}
+    }
+    Object.defineProperty(window, "Notification", { value: Notification });
+"""
+
+
+def test_alerts_are_off_until_asked_for_and_do_not_repeat(screen: Screen, story: Story) -> None:
+    server, page = screen.server, screen.page
+    page.add_init_script(FAKE_NOTIFICATIONS)
+    screen.open()
+    server.feed(story.enter("005930"))
+    screen.until("the hit", lambda: screen.rows("feed-row", "data-code") == ["005930"])
+    assert page.evaluate("[window.asked, window.told.length]") == [0, 0], "nothing is asked and nothing rings unasked"
+    page.click('[data-testid="settings-button"]')
+    rule = page.locator(f'[data-testid="alert-rule"][data-condition="{HIGH}"]')
+    rule.locator("input").nth(1).check()
+    assert page.evaluate("window.asked") == 1
+    page.keyboard.press("Escape")
+    server.feed(story.leave("005930"), story.enter("000660"), story.enter("035420", DIP))
+    server.feed(story.enter("035720", origin="snapshot", initial=True))
+    screen.until("the notification", lambda: page.evaluate("window.told.length") > 0)
+    server.feed(story.leave("000660"), story.enter("000660"))
+    screen.until("the re-entry", lambda: len(screen.rows("feed-row", "data-code")) == 7)
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.told") == [f"진입 SK하이닉스 | {HIGH} · 09:00:00"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "up"), [("korean", "rgb(196, 30, 44)"), ("western", "rgb(11, 110, 63)"), ("safe", "rgb(138, 83, 0)")]
+)
+def test_up_and_down_are_said_by_colour_sign_and_shape(screen: Screen, story: Story, choice: str, up: str) -> None:
+    server, page = screen.server, screen.page
+    server.feed(story.recommend("005930", 2.0))
+    server.pass_time(1)
+    server.feed(story.quote("005930", 10_100))
+    screen.open()
+    page.click('[data-testid="settings-button"]')
+    page.locator(f'input[name="colours"] >> nth={["korean", "western", "safe"].index(choice)}').check()
+    page.keyboard.press("Escape")
+    change = page.locator('[data-testid="recommendation-row"] td.price .small > span')
+    expect(change).to_have_css("color", up)
+    expect(change).to_contain_text("+1.00%")
+    expect(change.locator("svg.up")).to_be_visible()
+    page.reload()
+    screen.live()
+    expect(page.locator('[data-testid="recommendation-row"] td.price .small > span')).to_have_css("color", up)
+
+
+def test_single_keys_lead_everywhere_and_can_be_switched_off(screen: Screen, story: Story) -> None:
+    del story
+    screen.open()
+    page = screen.page
+    page.keyboard.press("3")
+    page.wait_for_selector('[data-testid="conditions-view"]')
+    page.keyboard.press("4")
+    page.wait_for_selector('[data-testid="health"]')
+    page.keyboard.press("Escape")
+    page.wait_for_selector('[data-testid="health"]', state="detached")
+    page.keyboard.press("1")
+    page.wait_for_selector('[data-area="now"]')
+    page.keyboard.press("?")
+    page.wait_for_selector('[data-testid="dialog-help"]')
+    page.keyboard.press("Escape")
+    page.click('[data-testid="settings-button"]')
+    page.locator('[data-testid="dialog-settings"] fieldset >> nth=3').locator("input").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("3")
+    page.keyboard.press("?")
+    page.wait_for_selector('[data-testid="dialog-help"]')
+    assert page.url.endswith("#/")
+
+
+# --- much, and for long -----------------------------------------------------------------------------------------------
+
+
+def test_a_torrent_is_drawn_a_few_times_and_leaves_nothing_behind(screen: Screen, story: Story) -> None:
+    """A burst of deltas is gathered into a few drawings, and what is in the document stays bounded."""
+    server, page = screen.server, screen.page
+    screen.open()
+    page.evaluate("""() => {
+        window.drawings = 0;
+        new MutationObserver(() => window.drawings++).observe(
+            document.querySelector('[data-area="feed"] .scroll'), { childList: true, subtree: true });
+    }""")
+    codes_ = list(NAMES)
+
+    def burst(count: int) -> None:
+        for _ in range(count // 100):
+            lines = []
+            for n in range(50):
+                server.pass_time(0.01)
+                code = codes_[n % len(codes_)]
+                lines += [story.enter(code, f"조건 {n % 7}"), story.leave(code, f"조건 {n % 7}")]
+            server.feed_each([*lines])
+            newest = f'[data-area="feed"] li:first-child[data-transition-id="{lines[-1].id}"]'
+            page.wait_for_selector(newest)
+
+    burst(100)  # a hundred deltas, written at once
+    drawings = int(page.evaluate("window.drawings"))
+    assert 0 < drawings < 40, drawings
+    burst(1_500)
+    held = page.evaluate("document.querySelectorAll('*').length")
+    burst(1_500)
+    assert len(screen.rows("feed-row", "data-code")) == 200
+    assert page.evaluate("document.querySelectorAll('*').length") <= held * 1.02
