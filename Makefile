@@ -8,7 +8,7 @@ CONSUMERS := tests/consumers
 NODE_CLIENT := tests/deploy/clickhouse/node
 PEERS := tests/benchmarks/peers
 
-.PHONY: help setup up test check format bench bench-docs docs soak fuzz chaos screenshots lock clean
+.PHONY: help setup up test check format bench bench-docs docs soak fuzz chaos intervals screenshots lock clean
 
 help:
 	@echo "make up      run everything on this machine (Ctrl-C stops it)"
@@ -18,6 +18,7 @@ help:
 	@echo "make soak    a trading week with a fault every virtual minute; ten real minutes without Kafka"
 	@echo "make fuzz    a million wrong frames"
 	@echo "make chaos   100,000 events while workers and broker are killed at random"
+	@echo "make intervals  the intervals of the analytics on 200 worlds and 200 markets (about four minutes)"
 	@echo "make screenshots  every view of the dashboard × language × theme × width, into .cache/screenshots"
 	@echo "make docs    write docs/asyncapi.yaml, docs/metrics.md and hitstream.example.toml anew"
 	@echo "make lock    resolve the dependencies anew"
@@ -92,6 +93,9 @@ fuzz: setup
 
 chaos: setup
 	@$(BIN)/python -m pytest tests/streams -o python_files='chaos_*.py' -o python_functions='chaos_*' -s --timeout=0 $(ARGS)
+
+intervals: setup
+	@HITSTREAM_TEST_WORLDS=200 $(BIN)/python -m pytest tests/sinks/clickhouse/test_intervals.py -s --timeout=0 $(ARGS)
 
 screenshots: setup
 	@$(BIN)/python tests/e2e/screenshots.py $(ARGS)

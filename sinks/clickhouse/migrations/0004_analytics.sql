@@ -30,277 +30,270 @@ ARRAY JOIN
         (toTimeZone(bars.at, 'UTC') + INTERVAL 1 MINUTE, 'close', close, bars.high, bars.low)
     ] AS point
 WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date}
+SETTINGS join_use_nulls = 0
 COMMENT 'Every known price of a stock and when it was known: quotes, and of minute bars the open and the close';
 
--- A stock stands for a minute with the first bar that begins in it or after it; the measures are those of a hit.
-CREATE OR REPLACE VIEW sample_returns AS
+-- What it reads, in the order of the text: the hits; the trades that they can have been bought at and the prices that were
+-- known later; minutes with the best and worst that follow them; what a day ends and the next one begins with; and for
+-- each minute what the sampled stocks did from then on (`''`), and for a stock that is hit and sampled, the others.
+-- Joins are by number, which is several times faster than by text: `stock` is the code's six characters as an integer,
+-- `venue` is `stock * 4` and the exchange (1 KRX, 2 NXT, 3 both). They carry no date: what a join finds is looked at for it.
+-- Seven figures are kept as an array in the order of the horizons; only the last step makes rows of them. A sampled stock
+-- stands for a minute with its first bar that begins then or later.
+CREATE OR REPLACE VIEW condition_returns AS
 WITH
-    sampled AS
     (
-        SELECT date, code, intDiv(toUnixTimestamp(at), 60) AS minute, open, high, low, close
-        FROM bars FINAL
-        WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date} AND sample
-            AND at <= toDateTime64(date, 6, 'Asia/Seoul') + INTERVAL 930 MINUTE
+        SELECT arraySort(groupUniqArray(date))
+        FROM
+        (
+            SELECT date FROM bars WHERE interval = '1d' AND date BETWEEN {from_date:Date} AND {to_date:Date} + 14
+            UNION ALL
+            SELECT date FROM transitions WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered'
+        )
+    ) AS market_days,
+    (
+        SELECT max(exchange = 'AL')
+        FROM transitions
+        WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered'
+    ) AS both_markets,
+    hits AS
+    (
+        SELECT
+            account,
+            condition,
+            code,
+            exchange,
+            date,
+            entry,
+            id,
+            at,
+            received_at,
+            reinterpretAsUInt64(toString(code)) AS stock,
+            stock * 4 + multiIf(exchange = 'KRX', 1, exchange = 'NXT', 2, 3) AS venue
+        FROM transitions FINAL
+        WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered' AND origin = 'realtime' AND NOT initial
     ),
-    daily AS
+    codes AS
     (
-        SELECT date, code, toNullable(open) AS open, toNullable(close) AS close
+        SELECT DISTINCT code
+        FROM transitions
+        WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered'
+    ),
+    quoted AS
+    (
+        SELECT
+            received_at AS known_at,
+            price,
+            multiIf(exchange = 'KRX', 1, exchange = 'NXT', 2, 3) AS market,
+            reinterpretAsUInt64(toString(code)) * 4 + arrayJoin(if(both_markets, [market, 3], [market])) AS venue
+        FROM quotes
+        WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM codes)
+    ),
+    minutes AS
+    (
+        SELECT date, code, at, open, high, low, close, sample, reinterpretAsUInt64(toString(code)) AS stock
         FROM bars FINAL
-        WHERE interval = '1d' AND date BETWEEN {from_date:Date} AND {to_date:Date} + 14
+        WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date}
+            AND at <= toDateTime64(date, 6, 'Asia/Seoul') + INTERVAL 930 MINUTE
     ),
     days AS
     (
-        SELECT date, arrayFirst(day -> day > date, market) AS next_date
-        FROM (SELECT DISTINCT date FROM bars WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date}) AS d
-        CROSS JOIN
-        (
-            SELECT arraySort(groupUniqArray(date)) AS market
-            FROM bars
-            WHERE interval = '1d' AND date BETWEEN {from_date:Date} AND {to_date:Date} + 14
-        ) AS m
+        SELECT
+            day AS d_date,
+            reinterpretAsUInt64(toString(code)) AS d_stock,
+            max(interval = '1m') AS complete,
+            max(interval = '1m' AND sample) AS sampled,
+            maxIf(at, interval = '1m') AS last_minute,
+            if(countIf(interval = '1d' AND day = bars.date) > 0,
+                toNullable(argMaxIf(close, received_at, interval = '1d' AND day = bars.date)), NULL) AS day_close,
+            if(countIf(day < bars.date) > 0, toNullable(argMaxIf(open, received_at, day < bars.date)), NULL) AS next_open
+        FROM bars
+        ARRAY JOIN
+            if(interval = '1d', [bars.date, arrayLast(known -> known < bars.date, market_days)], [bars.date]) AS day
+        WHERE (interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date})
+            OR (interval = '1d' AND date BETWEEN {from_date:Date} AND {to_date:Date} + 14)
+        GROUP BY d_date, d_stock
     ),
     ahead AS
     (
         SELECT
             date,
-            code,
-            minute,
+            stock,
+            code IN (SELECT code FROM codes) AS hit,
             open,
-            intDiv(toUnixTimestamp(toDateTime(date, 'Asia/Seoul')), 60) + 930 AS closes,
-            lagInFrame(minute, 1, toUInt32(closes - 391)) OVER (PARTITION BY date, code ORDER BY minute ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before,
             close AS after_1m,
-            last_value(close) OVER (PARTITION BY date, code ORDER BY minute RANGE BETWEEN CURRENT ROW AND 4 FOLLOWING) AS after_5m,
-            last_value(close) OVER (PARTITION BY date, code ORDER BY minute RANGE BETWEEN CURRENT ROW AND 29 FOLLOWING) AS after_30m,
-            last_value(close) OVER (PARTITION BY date, code ORDER BY minute ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS last_close,
-            max(high) OVER (PARTITION BY date, code ORDER BY minute ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS best,
-            min(low) OVER (PARTITION BY date, code ORDER BY minute ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS worst
-        FROM sampled
-    )
-SELECT
-    a.date AS date,
-    a.code AS code,
-    toDateTime(arrayJoin(range(toUInt32(least(a.before + 1, a.minute)), toUInt32(a.minute + 1))) * 60, 'Asia/Seoul') AS minute,
-    horizon,
-    (price / a.open - 1) * 100 AS return
-FROM ahead AS a
-LEFT JOIN daily AS d ON d.date = a.date AND d.code = a.code
-LEFT JOIN days AS n ON n.date = a.date
-LEFT JOIN daily AS f ON f.date = n.next_date AND f.code = a.code
-ARRAY JOIN
-    ['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'] AS horizon,
-    [
-        if(a.minute + 1 <= a.closes, toNullable(a.after_1m), NULL),
-        if(a.minute + 5 <= a.closes, toNullable(a.after_5m), NULL),
-        if(a.minute + 30 <= a.closes, toNullable(a.after_30m), NULL),
-        if(a.minute < a.closes, coalesce(d.close, a.last_close), NULL),
-        f.open,
-        if(a.minute < a.closes, toNullable(a.best), NULL),
-        if(a.minute < a.closes, toNullable(a.worst), NULL)
-    ] AS price
-WHERE price IS NOT NULL
-COMMENT 'What one would have got of each sampled stock, bought in each minute';
-
-CREATE OR REPLACE VIEW condition_returns AS
-WITH
-    hits AS
-    (
-        SELECT account, condition, code, exchange, date, entry, id, at, received_at
-        FROM transitions FINAL
-        WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered' AND origin = 'realtime' AND NOT initial
+            intDiv(toUnixTimestamp(at), 60) AS minute,
+            intDiv(toUnixTimestamp(toDateTime(date, 'Asia/Seoul')), 60) + 930 AS closes,
+            lagInFrame(minute, 1, toUInt32(closes - 391)) OVER (w ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before,
+            last_value(close) OVER (w RANGE BETWEEN CURRENT ROW AND 4 FOLLOWING) AS after_5m,
+            last_value(close) OVER (w RANGE BETWEEN CURRENT ROW AND 29 FOLLOWING) AS after_30m,
+            last_value(close) OVER (w ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS last_close,
+            max(high) OVER (w ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS best,
+            min(low) OVER (w ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS worst
+        FROM minutes
+        WHERE sample
+        WINDOW w AS (PARTITION BY date, stock ORDER BY minute)
     ),
-    points AS
-    (
-        SELECT date, code, arrayJoin(arrayDistinct([exchange, 'AL'])) AS exchange, at, source, price
-        FROM stock_prices(from_date = {from_date:Date}, to_date = {to_date:Date})
-        WHERE code IN (SELECT code FROM hits)
-    ),
-    minutes AS
+    sampled AS
     (
         SELECT
-            date,
-            code,
-            at,
-            toNullable(max(high) OVER (PARTITION BY date, code ORDER BY at ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)) AS top,
-            toNullable(min(low) OVER (PARTITION BY date, code ORDER BY at ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)) AS bottom
-        FROM bars FINAL
-        WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM hits)
-            AND at <= toDateTime64(date, 6, 'Asia/Seoul') + INTERVAL 930 MINUTE
+            arrayJoin(range(toUInt32(least(a.before + 1, a.minute)), toUInt32(a.minute + 1))) AS minute,
+            arrayJoin(if(a.hit, [0, a.stock], [0])) AS stock,
+            [
+                if(a.minute + 1 <= a.closes, toNullable(a.after_1m), NULL),
+                if(a.minute + 5 <= a.closes, toNullable(a.after_5m), NULL),
+                if(a.minute + 30 <= a.closes, toNullable(a.after_30m), NULL),
+                if(a.minute < a.closes, coalesce(d.day_close, a.last_close), NULL),
+                d.next_open,
+                if(a.minute < a.closes, toNullable(a.best), NULL),
+                if(a.minute < a.closes, toNullable(a.worst), NULL)
+            ] AS prices,
+            arrayMap(price -> ifNull((price / a.open - 1) * 100, 0), prices) AS returns,
+            arrayMap(price -> toInt64(price IS NOT NULL), prices) AS cases
+        FROM ahead AS a
+        LEFT JOIN days AS d ON d.d_date = a.date AND d.d_stock = a.stock
     ),
-    daily AS
+    compared AS
     (
-        SELECT date, code, toNullable(open) AS open, toNullable(close) AS close
-        FROM bars FINAL
-        WHERE interval = '1d' AND date BETWEEN {from_date:Date} AND {to_date:Date} + 14 AND code IN (SELECT code FROM hits)
-    ),
-    days AS
-    (
-        SELECT date, arrayFirst(day -> day > date, market) AS next_date
-        FROM (SELECT DISTINCT date FROM hits) AS d
-        CROSS JOIN
+        SELECT
+            minute,
+            stock AS m_stock,
+            arrayMap((all, own) -> if(stock = 0, all, all - own),
+                sumForEachIf(returns, stock = 0) OVER (PARTITION BY minute), returns) AS returns,
+            arrayMap((all, own) -> if(stock = 0, all, all - own),
+                sumForEachIf(cases, stock = 0) OVER (PARTITION BY minute), cases) AS cases
+        FROM
         (
-            SELECT arraySort(groupUniqArray(date)) AS market
-            FROM bars
-            WHERE interval = '1d' AND date BETWEEN {from_date:Date} AND {to_date:Date} + 14
-        ) AS m
+            SELECT minute, stock, sumForEach(returns) AS returns, sumForEach(cases) AS cases
+            FROM sampled
+            GROUP BY minute, stock
+        )
     ),
-    holes AS
-    (
-        SELECT account, condition, groupArray((from_at, to_at)) AS spans
-        FROM gaps FINAL
-        WHERE date BETWEEN {from_date:Date} - 14 AND {to_date:Date}
-        GROUP BY account, condition
-    ),
-    referred AS
+    bought AS
     (
         SELECT
-            h.account AS account,
-            h.condition AS condition,
-            h.code AS code,
-            h.exchange AS exchange,
-            h.date AS date,
-            h.entry AS entry,
-            h.id AS id,
-            h.at AS at,
-            h.received_at AS received_at,
-            ifNull(b.listed, 0) AND h.exchange != 'NXT' AS complete,
-            ifNull(p.found, 0) AND (complete OR p.at < h.received_at + INTERVAL 1 MINUTE) AS known,
-            if(known, p.at, toDateTime64(0, 6, 'UTC')) AS bought_at,
-            if(known, toNullable(p.price), NULL) AS reference,
-            if(known, p.source, '') AS source
+            h.*,
+            d.complete = 1 AND exchange != 'NXT' AS complete,
+            p.price > 0 AND toDate(p.known_at, 'Asia/Seoul') = date AND (complete OR p.known_at < received_at + INTERVAL 1 MINUTE) AS known,
+            if(known, p.known_at, toDateTime64(0, 6, 'UTC')) AS bought_at,
+            if(known, p.price, 0) AS paid,
+            p.source AS source,
+            d.day_close AS day_close,
+            d.next_open AS next_open,
+            d.sampled = 1 AND d.last_minute >= bought_at AS in_sample
         FROM hits AS h
         ASOF LEFT JOIN
         (
-            SELECT date, code, exchange, at, source, price, toNullable(1) AS found FROM points WHERE source != 'close'
-        ) AS p ON h.date = p.date AND h.code = p.code AND h.exchange = p.exchange AND h.received_at < p.at
-        LEFT JOIN (SELECT DISTINCT date, code, toNullable(1) AS listed FROM minutes) AS b
-            ON b.date = h.date AND b.code = h.code
+            SELECT venue AS p_venue, known_at, price, 'quote' AS source
+            FROM quoted
+            UNION ALL
+            SELECT
+                stock * 4 + arrayJoin(if(both_markets, [1, 3], [1])) AS p_venue,
+                toTimeZone(at, 'UTC') AS known_at,
+                open AS price,
+                'open' AS source
+            FROM minutes
+            WHERE code IN (SELECT code FROM codes)
+        ) AS p ON h.venue = p.p_venue AND h.received_at < p.known_at
+        LEFT JOIN days AS d ON d.d_date = h.date AND d.d_stock = h.stock
     ),
-    settled AS
+    held AS
     (
         SELECT
-            r.account AS account,
-            r.condition AS condition,
-            r.code AS code,
-            r.exchange AS exchange,
-            r.date AS date,
-            r.entry AS entry,
-            r.id AS id,
-            r.at AS at,
-            r.received_at AS received_at,
-            r.complete AS complete,
-            r.known AS known,
-            r.bought_at AS bought_at,
-            r.reference AS reference,
-            r.source AS source,
-            s.top AS top,
-            s.bottom AS bottom,
-            d.close AS close,
-            f.open AS next_open
-        FROM referred AS r
-        ASOF LEFT JOIN minutes AS s ON r.date = s.date AND r.code = s.code AND r.bought_at <= s.at
-        LEFT JOIN daily AS d ON d.date = r.date AND d.code = r.code
-        LEFT JOIN days AS n ON n.date = r.date
-        LEFT JOIN daily AS f ON f.date = n.next_date AND f.code = r.code
+            b.*,
+            if(toDate(s.s_at) = date, s.top, 0) AS top,
+            if(toDate(s.s_at) = date, s.bottom, 0) AS bottom,
+            m.returns AS sample_returns,
+            m.cases AS sample_cases
+        FROM bought AS b
+        ASOF LEFT JOIN
+        (
+            SELECT
+                stock AS s_stock,
+                at AS s_at,
+                max(high) OVER (w ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS top,
+                min(low) OVER (w ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS bottom
+            FROM minutes
+            WHERE code IN (SELECT code FROM codes)
+            WINDOW w AS (PARTITION BY date, stock ORDER BY at)
+        ) AS s ON b.stock = s.s_stock AND b.bought_at <= s.s_at
+        LEFT JOIN compared AS m
+            ON m.minute = intDiv(toUnixTimestamp64Micro(b.bought_at) + 59999999, 60000000)
+            AND m.m_stock = if(b.in_sample, b.stock, 0)
     ),
     wanted AS
     (
         SELECT
-            r.*,
+            *,
             horizon,
-            toTimeZone(toDateTime64(r.date, 6, 'Asia/Seoul') + INTERVAL 930 MINUTE, 'UTC') AS settles,
-            toTimeZone(toDateTime64(r.date, 6, 'Asia/Seoul') + toIntervalMinute(if(r.exchange = 'KRX', 930, 1200)), 'UTC') AS closes,
-            multiIf(
-                horizon = '1m', r.bought_at + INTERVAL 1 MINUTE,
-                horizon = '5m', r.bought_at + INTERVAL 5 MINUTE,
-                horizon = '30m', r.bought_at + INTERVAL 30 MINUTE,
-                settles + INTERVAL 1 MINUTE) AS until
-        FROM settled AS r
-        ARRAY JOIN ['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'] AS horizon
-    ),
-    valued AS
-    (
-        SELECT
-            w.account AS account,
-            w.condition AS condition,
-            w.code AS code,
-            w.exchange AS exchange,
-            w.date AS date,
-            w.entry AS entry,
-            w.id AS id,
-            w.at AS at,
-            w.received_at AS received_at,
-            w.complete AS complete,
-            w.known AS known,
-            w.bought_at AS bought_at,
-            w.reference AS reference,
-            w.source AS source,
-            w.horizon AS horizon,
-            w.until AS until,
-            ifNull(c.found, 0) AND c.at >= w.bought_at AS traded,
-            if(traded, c.at, w.bought_at) AS last_at,
-            if(traded, toNullable(c.price), w.reference) AS last,
-            w.complete OR last_at > w.until - INTERVAL 1 MINUTE AS fresh,
-            w.bought_at < w.settles AS held,
-            toDateTime(intDiv(toUnixTimestamp64Micro(w.bought_at) + 59999999, 60000000) * 60, 'Asia/Seoul') AS minute,
-            multiIf(
-                w.reference IS NULL, NULL,
-                w.horizon IN ('1m', '5m', '30m'), if(w.until <= w.closes AND fresh, last, NULL),
-                w.horizon = 'next_open', w.next_open,
-                NOT held, NULL,
-                w.horizon = 'close', coalesce(w.close, if(fresh, last, NULL)),
-                NOT w.complete, NULL,
-                w.horizon = 'best', greatest(coalesce(w.top, w.reference), w.reference),
-                least(coalesce(w.bottom, w.reference), w.reference)) AS value
-        FROM wanted AS w
-        ASOF LEFT JOIN
-        (
-            SELECT date, code, exchange, at, price, toNullable(1) AS found FROM points WHERE source != 'open'
-        ) AS c ON w.date = c.date AND w.code = c.code AND w.exchange = c.exchange AND w.until >= c.at
-    ),
-    market AS
-    (
-        SELECT minute, horizon, sum(return) AS total, count() AS cases
-        FROM sample_returns(from_date = {from_date:Date}, to_date = {to_date:Date})
-        GROUP BY minute, horizon
-    ),
-    own AS
-    (
-        SELECT minute, horizon, code, toNullable(return) AS return
-        FROM sample_returns(from_date = {from_date:Date}, to_date = {to_date:Date})
-        WHERE code IN (SELECT code FROM hits)
+            minutes_later,
+            number,
+            toTimeZone(toDateTime64(date, 6, 'Asia/Seoul'), 'UTC') AS midnight,
+            midnight + INTERVAL 930 MINUTE AS settles,
+            midnight + toIntervalMinute(if(exchange = 'KRX', 930, 1200)) AS closes,
+            if(minutes_later > 0, bought_at + toIntervalMinute(minutes_later), settles + INTERVAL 1 MINUTE) AS until
+        FROM held
+        ARRAY JOIN
+            ['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'] AS horizon,
+            [1, 5, 30, 0, 0, 0, 0] AS minutes_later,
+            [1, 2, 3, 4, 5, 6, 7] AS number
     )
 SELECT
-    v.account AS account,
-    v.condition AS condition,
-    v.code AS code,
-    v.exchange AS exchange,
-    v.date AS date,
-    v.entry AS entry,
-    v.id AS id,
-    v.at AS at,
-    v.received_at AS received_at,
-    v.reference AS reference,
-    if(v.known, toNullable(v.bought_at), NULL) AS reference_at,
-    v.source AS source,
-    v.complete AS complete,
-    v.horizon AS horizon,
-    v.value AS price,
-    (price / reference - 1) * 100 - {cost:Float64} AS return,
-    toUInt64(ifNull(m.cases, 0)) - (o.return IS NOT NULL) AS sample_cases,
-    if(sample_cases > 0, (ifNull(m.total, 0) - ifNull(o.return, 0)) / sample_cases - {cost:Float64}, NULL) AS sample_return,
-    arrayExists(span -> span.1 < v.until AND span.2 > v.received_at, g.spans) AS across_gap
-FROM valued AS v
-LEFT JOIN market AS m
-    ON m.minute = v.minute AND m.horizon = v.horizon
-LEFT JOIN own AS o
-    ON o.minute = v.minute AND o.horizon = v.horizon AND o.code = v.code
-LEFT JOIN holes AS g ON g.account = v.account AND g.condition = v.condition
+    account,
+    condition,
+    code,
+    exchange,
+    date,
+    entry,
+    id,
+    at,
+    received_at,
+    if(known, toNullable(paid), NULL) AS reference,
+    if(known, toNullable(bought_at), NULL) AS reference_at,
+    source,
+    complete,
+    horizon,
+    multiIf(
+        NOT known, NULL,
+        minutes_later > 0, if(until <= closes AND (complete OR greatest(c_at, bought_at) > until - INTERVAL 1 MINUTE), toNullable(if(c_at >= bought_at, c_price, paid)), NULL),
+        horizon = 'next_open', next_open,
+        bought_at >= settles, NULL,
+        horizon = 'close', coalesce(day_close, if(complete OR greatest(c_at, bought_at) > until - INTERVAL 1 MINUTE, toNullable(if(c_at >= bought_at, c_price, paid)), NULL)),
+        NOT complete, NULL,
+        horizon = 'best', toNullable(greatest(top, paid)),
+        toNullable(if(bottom > 0, least(bottom, paid), paid))) AS price,
+    (price / paid - 1) * 100 - {cost:Float64} AS return,
+    if(known, w.sample_cases[number], toInt64(0)) AS sample_cases,
+    if(sample_cases > 0, w.sample_returns[number] / sample_cases - {cost:Float64}, NULL) AS sample_return,
+    arrayExists(span -> span.1 < until AND span.2 > received_at, spans) AS across_gap
+FROM wanted AS w
+ASOF LEFT JOIN
+(
+    SELECT venue AS c_venue, known_at AS c_at, price AS c_price
+    FROM quoted
+    UNION ALL
+    SELECT
+        stock * 4 + arrayJoin(if(both_markets, [1, 3], [1])) AS c_venue,
+        toTimeZone(at, 'UTC') + INTERVAL 1 MINUTE AS c_at,
+        close AS c_price
+    FROM minutes
+    WHERE code IN (SELECT code FROM codes)
+) AS c ON w.venue = c.c_venue AND w.until >= c.c_at
+LEFT JOIN
+(
+    SELECT account AS g_account, condition AS g_condition, groupArray((from_at, to_at)) AS spans
+    FROM gaps FINAL
+    WHERE date BETWEEN {from_date:Date} - 14 AND {to_date:Date}
+    GROUP BY account, condition
+) AS g ON g.g_account = w.account AND g.g_condition = w.condition
+SETTINGS join_use_nulls = 0
 COMMENT 'Each hit with each return: what it was, what the sampled stocks did meanwhile, whether a gap lies across it';
 
 -- The interval is two-way cluster-robust (Cameron, Gelbach and Miller 2011): the variance of the mean between stocks,
--- plus that between days, less that between stocks within days, each with the correction G / (G - 1); where that is not
--- positive, the greater of the first two. The quantile is Student's t with one degree of freedom less than the fewer of
--- stocks and days. One day, or one stock, gives no interval.
+-- plus that between days, less that between stocks within days, each with the correction G / (G - 1). Where that is less
+-- than one of the first two, as it may be with few clusters, the greatest of the three counts (MacKinnon, Nielsen and Webb
+-- 2024). The quantile is Student's t with one degree of freedom less than the fewer of stocks and days. One day, or one
+-- stock, gives no interval.
 CREATE OR REPLACE VIEW condition_performance_by AS
 WITH
     company AS
@@ -312,8 +305,8 @@ WITH
                 id,
                 condition,
                 groupUniqArray(condition) OVER (
-                    PARTITION BY account, date, code ORDER BY toUnixTimestamp64Micro(received_at)
-                    RANGE BETWEEN {within:UInt32} * 60000000 PRECEDING AND CURRENT ROW) AS near
+                    PARTITION BY account, date, code ORDER BY toUnixTimestamp64Milli(received_at)
+                    RANGE BETWEEN {within:UInt32} * 60000 PRECEDING AND CURRENT ROW) AS near
             FROM transitions FINAL
             WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered' AND origin = 'realtime'
                 AND NOT initial AND {split:String} = 'confluence'
@@ -396,8 +389,8 @@ WITH
             arrayMap(g -> if(g.1 > 1, g.1 / (g.1 - 1) * g.2 / pow(pairs, 2), 0), spread_difference) AS w,
             least(spread[1].1, spread[2].1) AS clusters,
             least(spread_difference[1].1, spread_difference[2].1) AS clusters_difference,
-            sqrt(if(v[1] + v[2] > v[3], v[1] + v[2] - v[3], greatest(v[1], v[2]))) AS error,
-            sqrt(if(w[1] + w[2] > w[3], w[1] + w[2] - w[3], greatest(w[1], w[2]))) AS error_difference,
+            sqrt(greatest(v[1] + v[2] - v[3], v[1], v[2])) AS error,
+            sqrt(greatest(w[1] + w[2] - w[3], w[1], w[2])) AS error_difference,
             [12.706204736, 4.302652730, 3.182446305, 2.776445105, 2.570581836, 2.446911851, 2.364624252, 2.306004135,
                 2.262157163, 2.228138852, 2.200985160, 2.178812830, 2.160368656, 2.144786688, 2.131449546, 2.119905299,
                 2.109815578, 2.100922040, 2.093024054, 2.085963447] AS quantiles,
@@ -441,12 +434,123 @@ SELECT
 FROM errors AS e
 LEFT JOIN holes AS g ON g.account = e.account AND g.condition = e.condition
 ORDER BY account, condition, part, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon)
+SETTINGS join_use_nulls = 0
 COMMENT 'How the hits of each condition fared against the sample, split by time of day, visit or confluence';
 
+-- The same without parts, in words of its own: asking through the view above would have ClickHouse analyse it twice.
 CREATE OR REPLACE VIEW condition_performance AS
-SELECT * EXCEPT part
-FROM condition_performance_by(
-    from_date = {from_date:Date}, to_date = {to_date:Date}, cost = {cost:Float64}, split = 'all', within = 0)
+WITH
+    cells AS
+    (
+        SELECT
+            r.account AS account,
+            r.condition AS condition,
+            r.horizon AS horizon,
+            r.code AS code,
+            r.date AS date,
+            count() AS hits,
+            count(r.return) AS cases,
+            ifNull(sum(r.return), 0) AS total,
+            groupArray(r.return) AS returns,
+            countIf(ifNull(r.return > 0, 0)) AS above,
+            sumIf(r.sample_cases, r.return IS NOT NULL) AS compared,
+            count(r.return - r.sample_return) AS pairs,
+            ifNull(sumIf(r.sample_return, r.return IS NOT NULL), 0) AS sample_total,
+            ifNull(sum(r.return - r.sample_return), 0) AS gained,
+            countIf(r.across_gap AND r.return IS NOT NULL) AS across
+        FROM condition_returns(from_date = {from_date:Date}, to_date = {to_date:Date}, cost = {cost:Float64}) AS r
+        GROUP BY account, condition, horizon, code, date
+    ),
+    sums AS
+    (
+        SELECT
+            account,
+            condition,
+            horizon,
+            sum(cells.hits) AS hits,
+            sum(cells.cases) AS priced,
+            if(priced > 0, sum(cells.total) / priced, NULL) AS mean,
+            quantilesExactInclusiveArray(0.25, 0.5, 0.75)(cells.returns) AS quartiles,
+            sum(cells.above) AS above,
+            sum(cells.compared) AS compared,
+            sum(cells.pairs) AS pairs,
+            if(pairs > 0, sum(cells.sample_total) / pairs, NULL) AS sample_mean,
+            if(pairs > 0, sum(cells.gained) / pairs, NULL) AS difference,
+            sum(cells.across) AS across,
+            sumMap([code], [cells.cases], [cells.total], [cells.pairs], [cells.gained]) AS by_stock,
+            sumMap([date], [cells.cases], [cells.total], [cells.pairs], [cells.gained]) AS by_day,
+            groupArray(cells.cases) AS cell_cases,
+            groupArray(cells.total) AS cell_total,
+            groupArray(cells.pairs) AS cell_pairs,
+            groupArray(cells.gained) AS cell_gained
+        FROM cells
+        GROUP BY account, condition, horizon
+    ),
+    spreads AS
+    (
+        SELECT
+            *,
+            arrayMap(
+                g -> (arrayCount(n -> n > 0, g.1), arraySum((n, s) -> pow(s - n * assumeNotNull(mean), 2), g.1, g.2)),
+                [(by_stock.2, by_stock.3), (by_day.2, by_day.3), (cell_cases, cell_total)]) AS spread,
+            arrayMap(
+                g -> (arrayCount(n -> n > 0, g.1), arraySum((n, s) -> pow(s - n * assumeNotNull(difference), 2), g.1, g.2)),
+                [(by_stock.4, by_stock.5), (by_day.4, by_day.5), (cell_pairs, cell_gained)]) AS spread_difference
+        FROM sums
+    ),
+    errors AS
+    (
+        SELECT
+            *,
+            arrayMap(g -> if(g.1 > 1, g.1 / (g.1 - 1) * g.2 / pow(priced, 2), 0), spread) AS v,
+            arrayMap(g -> if(g.1 > 1, g.1 / (g.1 - 1) * g.2 / pow(pairs, 2), 0), spread_difference) AS w,
+            least(spread[1].1, spread[2].1) AS clusters,
+            least(spread_difference[1].1, spread_difference[2].1) AS clusters_difference,
+            sqrt(greatest(v[1] + v[2] - v[3], v[1], v[2])) AS error,
+            sqrt(greatest(w[1] + w[2] - w[3], w[1], w[2])) AS error_difference,
+            [12.706204736, 4.302652730, 3.182446305, 2.776445105, 2.570581836, 2.446911851, 2.364624252, 2.306004135,
+                2.262157163, 2.228138852, 2.200985160, 2.178812830, 2.160368656, 2.144786688, 2.131449546, 2.119905299,
+                2.109815578, 2.100922040, 2.093024054, 2.085963447] AS quantiles,
+            arrayMap(
+                k -> multiIf(k < 2, NULL, k <= 21, quantiles[k - 1],
+                    1.959963985 + 2.372271230 / (k - 1) + 2.822501370 / pow(k - 1, 2) + 2.555854770 / pow(k - 1, 3)),
+                [clusters, clusters_difference]) AS t
+        FROM spreads
+    ),
+    holes AS
+    (
+        SELECT account, condition, toUInt64(count()) AS gaps
+        FROM gaps FINAL
+        WHERE date BETWEEN {from_date:Date} - 14 AND {to_date:Date}
+            AND to_at >= toDateTime64({from_date:Date}, 6, 'Asia/Seoul')
+        GROUP BY account, condition
+    )
+SELECT
+    e.account AS account,
+    e.condition AS condition,
+    horizon,
+    hits,
+    priced,
+    mean,
+    if(priced > 0, toNullable(quartiles[2]), NULL) AS median,
+    if(priced > 0, toNullable(quartiles[1]), NULL) AS q1,
+    if(priced > 0, toNullable(quartiles[3]), NULL) AS q3,
+    if(priced > 0, above / priced, NULL) AS positive,
+    mean - t[1] * error AS low,
+    mean + t[1] * error AS high,
+    sample_mean,
+    compared AS sample_cases,
+    difference,
+    difference - t[2] * error_difference AS difference_low,
+    difference + t[2] * error_difference AS difference_high,
+    ifNull(g.gaps, 0) AS gaps,
+    spread[1].1 AS stocks,
+    spread[2].1 AS days,
+    across AS across_gap
+FROM errors AS e
+LEFT JOIN holes AS g ON g.account = e.account AND g.condition = e.condition
+ORDER BY account, condition, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon)
+SETTINGS join_use_nulls = 0
 COMMENT 'How the hits of each condition fared, against the sampled stocks at the same times';
 
 -- A pair counts once for each stock and day that both hit, by their first hits.
@@ -481,6 +585,7 @@ LEFT JOIN totals AS t ON t.account = m.account AND t.condition = m.condition
 WHERE m.condition != m.other.1
 GROUP BY account, condition, other
 ORDER BY account, condition, both DESC, other
+SETTINGS join_use_nulls = 0
 COMMENT 'Which conditions hit the same stock on the same day, and which came first';
 
 -- Who stayed until the day's end stayed longer than was seen, so a quantile below the share of those is right all the same.
@@ -507,7 +612,7 @@ SELECT
     account,
     condition,
     date,
-    toStartOfMinute(at) AS minute,
+    toDateTime64(toStartOfMinute(at), 6, 'Asia/Seoul') AS minute,
     countIf(kind = 'entered' AND origin = 'realtime' AND NOT initial) AS hits,
     countIf(kind = 'entered' AND (origin = 'snapshot' OR initial)) AS revealed,
     countIf(kind = 'exited' AND origin = 'realtime') AS exits
@@ -631,6 +736,7 @@ LEFT JOIN daily AS d ON d.date = r.date AND d.code = r.code
 LEFT JOIN holes AS g ON g.account = r.account
 LEFT JOIN (SELECT code, name FROM stocks FINAL) AS n ON n.code = r.code
 ORDER BY date, opened_at, code
+SETTINGS join_use_nulls = 0
 COMMENT 'How each recommendation fared: reference, price now or at the close, best and worst since';
 
 CREATE OR REPLACE VIEW data_quality AS
@@ -731,4 +837,134 @@ LEFT JOIN states AS s ON s.date = k.date AND s.account = k.account AND s.conditi
 LEFT JOIN prices AS p ON p.date = k.date AND p.account = k.account AND p.condition = k.condition
 LEFT JOIN samples AS n ON n.date = k.date
 ORDER BY date, account, condition
+SETTINGS join_use_nulls = 0
 COMMENT 'What each day lacks, for each condition';
+
+-- As before (0002), and after the close the price is the day's close:
+--   closing_price   the daily bar's close; where there is none and the day is over, the last price that a minute bar or a
+--                   quote had; else, as during the day, that of the day's last search that priced the stock.
+--   change_rate     of that price against the close before: the daily bar of the trading day before, else what the last
+--                   search (price and change) or the last quote (price and rate) says it was.
+-- Quotes are read only for stocks and dates that have no daily bar.
+CREATE OR REPLACE VIEW rec_stocks AS
+WITH
+    reasoned AS
+    (
+        SELECT DISTINCT
+            date,
+            code,
+            r.kind AS kind,
+            r.condition AS condition,
+            r.algorithm_id AS algorithm
+        FROM recommendations FINAL
+        ARRAY JOIN reasons AS r
+    ),
+    named AS
+    (
+        SELECT date, condition, max(algorithm) AS algorithm_name
+        FROM reasoned
+        WHERE algorithm != '' AND condition != ''
+        GROUP BY date, condition
+    ),
+    searched AS
+    (
+        SELECT DISTINCT date, code, condition FROM search_reasons FINAL
+    ),
+    picked AS
+    (
+        SELECT date, code, multiIf(algorithm != '', algorithm, condition != '', condition, 'manual') AS algorithm
+        FROM reasoned
+        UNION DISTINCT
+        SELECT s.date AS date, s.code AS code, if(n.algorithm_name != '', n.algorithm_name, s.condition) AS algorithm
+        FROM searched AS s
+        LEFT JOIN named AS n ON n.date = s.date AND n.condition = s.condition
+    ),
+    found AS
+    (
+        SELECT date, code, argMax(tuple(price, change_rate, change), at) AS last
+        FROM
+        (
+            SELECT date, code, at, price, change_rate, change FROM search_results FINAL WHERE price IS NOT NULL
+            UNION ALL
+            SELECT date, code, at, price, change_rate, NULL AS change FROM search_reasons FINAL WHERE price IS NOT NULL
+        )
+        GROUP BY date, code
+    ),
+    closes AS
+    (
+        SELECT date, code, toNullable(close) AS close FROM bars FINAL WHERE interval = '1d'
+    ),
+    market AS
+    (
+        SELECT date, lagInFrame(date) OVER (ORDER BY date ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS day_before
+        FROM (SELECT DISTINCT date FROM bars WHERE interval = '1d')
+    ),
+    ended AS
+    (
+        SELECT DISTINCT date FROM recommendations FINAL WHERE cause = 'day-end'
+        UNION DISTINCT
+        SELECT DISTINCT date FROM transitions FINAL WHERE origin = 'day-end'
+    ),
+    latest AS
+    (
+        SELECT max(day) AS newest
+        FROM (SELECT max(date) AS day FROM transitions UNION ALL SELECT max(date) AS day FROM recommendations)
+    ),
+    finished AS
+    (
+        SELECT
+            date,
+            code,
+            algorithm,
+            toUInt8(date < assumeNotNull((SELECT newest FROM latest)) OR date IN (SELECT date FROM ended)) AS is_final
+        FROM picked
+    ),
+    barless AS
+    (
+        SELECT DISTINCT date, code
+        FROM finished
+        WHERE is_final AND (date, code) NOT IN (SELECT date, code FROM closes)
+    ),
+    traded AS
+    (
+        SELECT
+            date,
+            code,
+            toNullable(argMax(price, (known_at, source))) AS close,
+            argMaxIf(tuple(price, change_rate), known_at, change_rate IS NOT NULL) AS rated
+        FROM
+        (
+            SELECT date, code, received_at AS known_at, 1 AS source, price, change_rate
+            FROM quotes
+            WHERE (date, code) IN (SELECT date, code FROM barless)
+            UNION ALL
+            SELECT date, code, toTimeZone(at, 'UTC') + INTERVAL 1 MINUTE AS known_at, 2 AS source, close AS price, NULL AS change_rate
+            FROM bars FINAL
+            WHERE interval = '1m' AND (date, code) IN (SELECT date, code FROM barless)
+        )
+        WHERE known_at <= toDateTime64(date, 6, 'Asia/Seoul') + INTERVAL 931 MINUTE
+        GROUP BY date, code
+    )
+SELECT
+    CAST(names.name, 'String') AS stock_name,
+    CAST(p.code, 'String') AS stock_code,
+    p.date AS recommendation_date,
+    CAST(p.algorithm, 'String') AS algorithm_id,
+    coalesce(c.close, t.close, s.last.1) AS closing_price,
+    if(
+        c.close IS NULL AND t.close IS NULL,
+        s.last.2,
+        round((closing_price / coalesce(
+            b.close,
+            s.last.1 - s.last.3,
+            if(t.rated.2 IS NULL, NULL, round(t.rated.1 / (1 + t.rated.2 / 100)))) - 1) * 100, 2)) AS change_rate,
+    p.is_final AS is_final
+FROM finished AS p
+LEFT JOIN (SELECT code, name FROM stocks FINAL) AS names ON names.code = p.code
+LEFT JOIN found AS s ON s.date = p.date AND s.code = p.code
+LEFT JOIN closes AS c ON c.date = p.date AND c.code = p.code
+LEFT JOIN market AS m ON m.date = p.date
+LEFT JOIN closes AS b ON b.date = m.day_before AND b.code = p.code
+LEFT JOIN traded AS t ON t.date = p.date AND t.code = p.code
+SETTINGS join_use_nulls = 0
+COMMENT 'Recommended stocks: one row per date, algorithm and stock';
