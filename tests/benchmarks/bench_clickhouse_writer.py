@@ -28,7 +28,8 @@ from sinks.settings import ClickHouseSettings
 from streams.events import KST, Quote, Transition, encode, identity, transition_id
 from streams.topics import QUOTES, TRANSITIONS
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sinks" / "clickhouse")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "sinks" / "clickhouse"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from embedded import Server
 from harness import Contestant, Figures, process, race
