@@ -54,6 +54,7 @@ _START_SECONDS: Final = 15.0  # for Kafka's first answer
 _TOPIC_ATTEMPTS: Final = 12  # three seconds
 _JOIN_SECONDS: Final = 45.0
 _COMMIT_SECONDS: Final = 15.0
+_SESSION_SECONDS: Final = 10.0  # without a heartbeat: the group goes on without this member
 _STOP_SECONDS: Final = 3.0
 _SILENCE_SECONDS: Final = 10.0  # without an answer to a fetch: Kafka is away (an idle one answers twice a second)
 _DEAF_SECONDS: Final = 45.0  # so long that the consumer itself is no longer trusted, and made anew
@@ -295,8 +296,8 @@ class _Sink(Generic[Prepared]):
             # A batch may wait for its store for as long as it takes. Heartbeats go on beside it and tell the group
             # that this member lives; an application that hangs is bounded by the deadlines of its own requests.
             max_poll_interval_ms=7 * 86_400_000,
-            session_timeout_ms=10_000,
-            heartbeat_interval_ms=3_000,
+            session_timeout_ms=int(1000 * _SESSION_SECONDS),
+            heartbeat_interval_ms=int(1000 * _SESSION_SECONDS / 3),
             request_timeout_ms=20_000,
             retry_backoff_ms=400,
             # Topics that come into being after the group has formed are noticed so late, at most.

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -451,38 +447,6 @@ async def test_what_a_component_says_again_is_one_row_until_something_is_new(
         (DAY, "live", live, later + timedelta(seconds=9), 4),
         (NEXT_DAY, "live", live, night, 5),
     ]
-
-
-async def test_a_writer_that_is_killed_again_and_again_misses_nothing(
-    settings: ClickHouseSettings, tables: Client, fresh_kafka: str
-) -> None:
-    log = Log(fresh_kafka)
-    program = (
-        "import asyncio, sys\n"
-        "from datetime import UTC, datetime\n"
-        "from sinks.clickhouse.writer import run\n"
-        "from sinks.settings import ClickHouseSettings\n"
-        "def ready(why):\n"
-        "    if why is None: print('ready', flush=True)\n"
-        "settings = ClickHouseSettings.model_validate_json(sys.argv[1])\n"
-        "now = lambda: datetime.now(UTC)\n"
-        "asyncio.run(run(settings=settings, bootstrap_servers=sys.argv[2], now=now, ready=ready))\n"
-    )
-    small = settings.model_copy(update={"batch_rows": 40})
-    arguments = [sys.executable, "-c", program, small.model_dump_json(), fresh_kafka]
-    seed = random.Random(20261123)
-    total = 0
-    for _ in range(3):
-        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: ASYNC220
-            stored = int(tables.command("SELECT count() FROM condition_events"))
-            await log.publish(*hits(range(total, total + 1500)))
-            total += 1500
-            goal = stored + seed.randrange(1, 1000)
-            await until(lambda goal=goal: int(tables.command("SELECT count() FROM condition_events")) >= goal)
-            process.send_signal(signal.SIGKILL)
-    async with writing(settings, fresh_kafka):
-        await until(lambda: len(ids(tables)) >= total)
-    assert ids(tables) == sorted(hit(number).id for number in range(total))
 
 
 async def test_clickhouse_away_is_said_waited_out_and_costs_nothing(
