@@ -1,4 +1,4 @@
-"""How long tables keep their rows: as the settings say, changed only where it differs; nobody else's rule is touched."""
+"""How long tables keep their rows: as the settings say, changed where it differs; nobody else's rule is touched."""
 
 from __future__ import annotations
 
