@@ -105,7 +105,7 @@ async def store(way: str, kafka: str, server: Server, batch_rows: int) -> Figure
     settings = ClickHouseSettings(dsn=f"clickhouse://127.0.0.1:{server.port}/{database}")
     await asyncio.to_thread(migrate, settings)
     task = Task(kafka=kafka, dsn=settings.dsn, group=database, batch_rows=batch_rows, records=2 * (ROWS // 2))
-    figures = await process("storing.py", way, msgspec.json.encode(task).decode(), within=120)
+    figures = await process("storing.py", way, msgspec.json.encode(task).decode(), within=200)
     await asyncio.to_thread(check, settings)
     return figures
 
