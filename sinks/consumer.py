@@ -378,7 +378,7 @@ class _Sink(Generic[Prepared]):
         finally:
             if before is not None:
                 before.cancel()
-                await asyncio.wait([before])
+                await asyncio.gather(before, return_exceptions=True)
 
     async def _place(self, consumer: AIOKafkaConsumer, assignments: _Assignments) -> _Placed:
         """Go to where the group was; and one record back where a fingerprint tells which one that must be.

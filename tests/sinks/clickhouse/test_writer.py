@@ -676,6 +676,20 @@ async def test_a_server_that_hangs_or_whose_answer_is_lost_costs_nothing_and_sho
     assert ids(tables) == sorted(hit(number).id for number in range(40))
 
 
+async def test_a_batch_that_the_server_has_no_memory_for_is_stored_by_halves(
+    settings: ClickHouseSettings, tables: Client, log: Log, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said by the engine itself, which is given room for some hundreds of rows. No row is condemned for it."""
+    monkeypatch.setitem(writer._INSERT, "max_memory_usage", 6_000_000)
+    await log.publish(*hits(range(6000)))
+    async with writing(through(front, settings, batch_rows=6000, batch_seconds=2.0), log.bootstrap) as said:
+        await until(lambda: len(ids(tables)) == 6000)
+        await until(lambda: said[-1] is None)
+    assert ids(tables) == sorted(hit(number).id for number in range(6000))
+    sizes = [len(body) for _, body in front.inserts]
+    assert min(sizes) < max(sizes) / 1.5, "it took several smaller ones"
+
+
 async def test_a_takeover_in_the_middle_of_an_insert_shows_nothing_twice(
     settings: ClickHouseSettings, tables: Client, log: Log, front: Front
 ) -> None:
