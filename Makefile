@@ -17,7 +17,7 @@ help:
 	@echo "make bench   benchmarks; make bench-docs writes what they found into docs/performance.md"
 	@echo "make soak    a trading week with a fault every virtual minute; ten real minutes without Kafka"
 	@echo "make fuzz    a million wrong frames"
-	@echo "make chaos   100,000 events while workers and broker are killed at random"
+	@echo "make chaos   100,000 events while workers and broker are killed at random; 200,000 rows while the sink is"
 	@echo "make intervals  the intervals of the analytics on 200 worlds and 200 markets (about four minutes)"
 	@echo "make screenshots  every view of the dashboard × language × theme × width, into .cache/screenshots"
 	@echo "make docs    write docs/asyncapi.yaml, docs/metrics.md and hitstream.example.toml anew"
@@ -92,7 +92,7 @@ fuzz: setup
 	@HITSTREAM_TEST_FUZZ=1000000 $(BIN)/python -m pytest tests/producers/kiwoom/test_fuzz.py -s --timeout=0 $(ARGS)
 
 chaos: setup
-	@$(BIN)/python -m pytest tests/streams -o python_files='chaos_*.py' -o python_functions='chaos_*' -s --timeout=0 $(ARGS)
+	@$(BIN)/python -m pytest tests/streams tests/sinks -o python_files='chaos_*.py' -o python_functions='chaos_*' -s --timeout=0 $(ARGS)
 
 intervals: setup
 	@HITSTREAM_TEST_WORLDS=200 $(BIN)/python -m pytest tests/sinks/clickhouse/test_intervals.py -s --timeout=0 $(ARGS)

@@ -369,7 +369,7 @@ def migrate(*, check: bool = False, as_json: Json = False, common: Common = _COM
     Parameters
     ----------
     check
-        Change nothing; exit code 1 if a migration is pending.
+        Change nothing; exit code 1 if a migration, or how long a table keeps its rows, is pending.
     """
     from sinks.clickhouse.migrate import migrate as bring_up
 

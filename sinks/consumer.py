@@ -1,15 +1,18 @@
 """The loop that sinks of a consumer group share: fetch a batch, apply it, then remember the offsets.
 
 A batch is applied before its offsets are committed, so a sink that dies at any instant is handed the batch again: what
-it applies must have the same effect twice. What a batch means is the sink's business (`Apply`); reading topics without
-a group, as the live hub does, is not done here.
+it applies must have the same effect twice. What a batch means is the sink's business (`prepare`, `apply`); reading
+topics without a group, as the live hub does, is not done here.
+
+While a batch is applied, which is mostly waiting for a store, the next one is fetched, decoded and prepared. It is
+applied once the one before is committed: there are never more than these two, and offsets only follow their order.
 
 What holds, whatever fails:
 
 | happens                                   | then                                                                    |
 |-------------------------------------------|-------------------------------------------------------------------------|
 | `apply` returns                           | dead letters are acknowledged, then exactly this batch is committed      |
-| `apply` raises `Retryable`                | nothing more is fetched; the batch is tried again, for as long as needed |
+| `apply` raises `Retryable`                | the batch is tried again, for as long as needed; one more is fetched     |
 | a rebalance while a batch is in hand      | the batch is not committed: its partitions are fetched anew by whoever   |
 | a record that can't be read               | its bytes go to dead-letters; the rest of the batch goes on              |
 | Kafka away                                | said through `ready`; the consumer is made anew when that goes on        |
@@ -32,7 +35,7 @@ from datetime import datetime
 from functools import reduce
 from itertools import chain
 from operator import or_
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -51,6 +54,7 @@ _START_SECONDS: Final = 15.0  # for Kafka's first answer
 _TOPIC_ATTEMPTS: Final = 12  # three seconds
 _JOIN_SECONDS: Final = 45.0
 _COMMIT_SECONDS: Final = 15.0
+_SESSION_SECONDS: Final = 10.0  # without a heartbeat: the group goes on without this member
 _STOP_SECONDS: Final = 3.0
 _SILENCE_SECONDS: Final = 10.0  # without an answer to a fetch: Kafka is away (an idle one answers twice a second)
 _DEAF_SECONDS: Final = 45.0  # so long that the consumer itself is no longer trusted, and made anew
@@ -98,7 +102,7 @@ class TopicsMissing(HitstreamError):
     """Topics that the product needs are not there."""
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(msgspec.Struct, frozen=True, gc=False):  # many of them live briefly, and none is part of a cycle
     """A record, and the Kafka record that it was read from."""
 
     record: Record
@@ -129,8 +133,15 @@ class Batch(msgspec.Struct, frozen=True):
         return sum(map(len, self.partitions.values()))
 
 
-Apply = Callable[[Batch], Awaitable[Sequence[Refused]]]
-"""Makes a whole batch take effect before it returns; returns the records that never can. May raise `Retryable`."""
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+
+Prepare = Callable[[Batch], Awaitable[Prepared]]
+"""Makes of a batch what `Apply` takes: whatever needs no store, while the batch before is being applied."""
+
+Apply = Callable[[Prepared], Awaitable[Sequence[Refused]]]
+"""Makes a whole batch take effect before it returns; returns the records that never can. May raise `Retryable`, and is
+then called with the same again."""
 
 
 class _Fetched:
@@ -187,13 +198,14 @@ async def consume(
     topics: Sequence[Topic],
     group: str,
     component: str,
-    apply: Apply,
+    prepare: Prepare[Prepared],
+    apply: Apply[Prepared],
     batch_rows: int,
     batch_seconds: float,
     now: Callable[[], datetime],
     ready: Callable[[str | None], None],
 ) -> None:
-    """Hand the records of `topics` to `apply`, in batches, until cancelled.
+    """Hand the records of `topics` to `prepare` and `apply`, in batches, until cancelled.
 
     A batch ends with `batch_rows` records, or `batch_seconds` after its first one. `component` signs dead letters.
 
@@ -204,6 +216,7 @@ async def consume(
         topics,
         group,
         component,
+        prepare,
         apply,
         batch_rows,
         batch_seconds,
@@ -213,14 +226,15 @@ async def consume(
     await sink.run()
 
 
-class _Sink:
+class _Sink(Generic[Prepared]):
     def __init__(
         self,
         bootstrap_servers: str,
         topics: Sequence[Topic],
         group: str,
         component: str,
-        apply: Apply,
+        prepare: Prepare[Prepared],
+        apply: Apply[Prepared],
         batch_rows: int,
         batch_seconds: float,
         now: Callable[[], datetime],
@@ -230,16 +244,18 @@ class _Sink:
         self.topics = topics
         self.group = group
         self.component = component
+        self.prepare = prepare
         self.apply = apply
         self.batch_rows = batch_rows
         self.batch_seconds = batch_seconds
         self.now = now
-        self.ready = ready
+        self._ready = ready
+        self._waits: dict[str, str | None] = {}  # for Kafka, for the store: why not ready
         self.decoders = {topic.name: msgspec.json.Decoder(reduce(or_, topic.records)) for topic in topics}
         self.heard = 0.0  # time.time() of the last moment that Kafka showed itself alive
 
     async def run(self) -> None:
-        self.ready(f"Kafka at {self.bootstrap_servers} has not answered yet.")
+        self.ready(kafka=f"Kafka at {self.bootstrap_servers} has not answered yet.")
         begun = False
         delay = _FIRST_DELAY
         while True:
@@ -250,7 +266,7 @@ class _Sink:
             except (KafkaError, TimeoutError, OSError, _Deaf, KafkaUnavailable, TopicsMissing) as error:
                 if not begun and not isinstance(error, _Deaf):
                     raise self._explained(error) from error
-                self.ready(str(self._explained(error)))
+                self.ready(kafka=str(self._explained(error)))
             await asyncio.sleep(delay)
             delay = min(_LONGEST_DELAY, delay * 2)
 
@@ -280,8 +296,8 @@ class _Sink:
             # A batch may wait for its store for as long as it takes. Heartbeats go on beside it and tell the group
             # that this member lives; an application that hangs is bounded by the deadlines of its own requests.
             max_poll_interval_ms=7 * 86_400_000,
-            session_timeout_ms=10_000,
-            heartbeat_interval_ms=3_000,
+            session_timeout_ms=int(1000 * _SESSION_SECONDS),
+            heartbeat_interval_ms=int(1000 * _SESSION_SECONDS / 3),
             request_timeout_ms=20_000,
             retry_backoff_ms=400,
             # Topics that come into being after the group has formed are noticed so late, at most.
@@ -331,20 +347,38 @@ class _Sink:
         finally:
             await admin.close()
 
+    def ready(self, **reasons: str | None) -> None:
+        """Note what is waited for – `kafka`, `store` – and why, or that it is not any more; say the first of them."""
+        self._waits.update(reasons)
+        self._ready(next((reason for reason in self._waits.values() if reason is not None), None))
+
     async def _consume(self, consumer: AIOKafkaConsumer, assignments: _Assignments) -> None:
         placed = _Placed()
-        while True:
-            try:
-                if placed.assignment != assignments.number:
-                    placed = await self._place(consumer, assignments)
-                fetched = await self._fetch(consumer, assignments, placed)
-            except IllegalStateError:  # a partition was taken away between two steps: place what we have now
-                placed = _Placed()
-                continue
-            if fetched.count:
-                await self._settle(consumer, assignments, fetched)
-                self.heard = time.time()
-            _progress.labels(self.group).set(self.heard)
+        before: asyncio.Task[None] | None = None  # the batch that is being applied while the next one is made
+        try:
+            while True:
+                try:
+                    if placed.assignment != assignments.number:
+                        if before is not None:  # it commits, or finds that it may not
+                            await before
+                            before = None
+                        placed = await self._place(consumer, assignments)
+                    fetched = await self._fetch(consumer, assignments, placed)
+                except IllegalStateError:  # a partition was taken away between two steps: place what we have now
+                    placed = _Placed()
+                    continue
+                batch, refused = await self._decode(fetched)
+                prepared = await self.prepare(batch) if len(batch) else None
+                if before is not None:
+                    await before
+                    before, self.heard = None, time.time()
+                if fetched.count:
+                    before = asyncio.create_task(self._settle(consumer, assignments, fetched, prepared, refused))
+                _progress.labels(self.group).set(self.heard)
+        finally:
+            if before is not None:
+                before.cancel()
+                await asyncio.gather(before, return_exceptions=True)
 
     async def _place(self, consumer: AIOKafkaConsumer, assignments: _Assignments) -> _Placed:
         """Go to where the group was; and one record back where a fingerprint tells which one that must be.
@@ -438,28 +472,36 @@ class _Sink:
         silence = time.time() - self.heard
         if silence > _DEAF_SECONDS:
             raise _Deaf("answered no fetch")
-        self.ready(
-            f"Kafka at {self.bootstrap_servers} has not answered lately." if silence > _SILENCE_SECONDS else None
-        )
+        silent = f"Kafka at {self.bootstrap_servers} has not answered lately."
+        self.ready(kafka=silent if silence > _SILENCE_SECONDS else None)
 
-    async def _settle(self, consumer: AIOKafkaConsumer, assignments: _Assignments, fetched: _Fetched) -> None:
-        """Apply a batch and commit it, or leave it whole if its partitions are taken away meanwhile."""
-        batch, refused = self._decode(fetched)
+    async def _settle(
+        self,
+        consumer: AIOKafkaConsumer,
+        assignments: _Assignments,
+        fetched: _Fetched,
+        prepared: Prepared | None,
+        refused: list[Refused],
+    ) -> None:
+        """Apply a batch and commit it, or leave it whole if its partitions are taken away meanwhile.
+
+        `refused` are its records that could not even be read; if none could, nothing is `prepared`.
+        """
         # What is in hand waits, too: a store that hangs would otherwise leave no lag to be seen.
         self._note_lag(consumer, {partition: records[0].offset for partition, records in fetched.records.items()})
         delay = _FIRST_DELAY
-        while len(batch):
+        while prepared is not None:
+            if fetched.assignment != assignments.number:
+                return self._abandon(fetched)
             try:
-                refused += await self.apply(batch)
-                self.ready(None)
+                refused += await self.apply(prepared)
+                self.ready(store=None)
                 break
             except Retryable as error:
-                self.ready(str(error))
+                self.ready(store=str(error))
                 _retries.labels(self.group).inc()
             await self._report_lag(consumer, fetched)
             await _wait(assignments.changed, delay * random.uniform(0.75, 1.0))
-            if fetched.assignment != assignments.number:
-                return self._abandon(fetched)
             delay = min(_LONGEST_DELAY, delay * 2)
         if refused:
             await self._bury(refused)
@@ -468,22 +510,24 @@ class _Sink:
         await self._commit(consumer, fetched)
         return None
 
-    def _decode(self, fetched: _Fetched) -> tuple[Batch, list[Refused]]:
+    async def _decode(self, fetched: _Fetched) -> tuple[Batch, list[Refused]]:
         batch = Batch({})
         refused: list[Refused] = []
         for partition, records in fetched.records.items():
             read = batch.partitions.setdefault(partition, [])
-            decoder = self.decoders[partition.topic]
-            for source in records:
-                if source.value is None:  # a tombstone: compaction's own, no record
-                    _tombstones.labels(self.group, partition.topic).inc()
-                    continue
-                try:
-                    read.append(Received(decoder.decode(source.value), source))
-                except msgspec.ValidationError as error:
-                    refused.append(Refused(source, str(error), "invalid"))
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    refused.append(Refused(source, str(error), "malformed"))
+            decode = self.decoders[partition.topic].decode
+            for some in slices(records):
+                await asyncio.sleep(0)
+                for source in some:
+                    if source.value is None:  # a tombstone: compaction's own, no record
+                        _tombstones.labels(self.group, partition.topic).inc()
+                        continue
+                    try:
+                        read.append(Received(decode(source.value), source))
+                    except msgspec.ValidationError as error:
+                        refused.append(Refused(source, str(error), "invalid"))
+                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                        refused.append(Refused(source, str(error), "malformed"))
         return batch, refused
 
     async def _bury(self, refused: Sequence[Refused]) -> None:
@@ -576,6 +620,11 @@ class _Sink:
         for partition, records in fetched.records.items():
             waiting = max(0, ends[partition] - records[0].offset)
             _lag.labels(self.group, partition.topic, partition.partition).set(waiting)
+
+
+def slices(items: list[Item], size: int = 1000) -> Iterator[list[Item]]:
+    """So many at a time: between two slices of long work the event loop gets a turn, and an insert on its way, too."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _fingerprint(record: ConsumerRecord) -> str:

@@ -28,6 +28,7 @@ from streams.events import HitstreamError
 from ..settings import ClickHouseSettings
 from .cluster import NotForCluster, clustered
 from .connection import DatabaseAbsent, connect, first_line, parse_dsn
+from .retention import changes
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +82,8 @@ def statements(text: str) -> tuple[str, ...]:
 def migrate(settings: ClickHouseSettings, check: bool = False) -> list[str]:
     """Apply what is missing and return its names; with `check` only return them and change nothing.
 
+    Also brings about how long the tables keep their rows (`retention`), which is settings and no migration.
+
     Raises `ClickHouseUnavailable` and `MigrationFailed`.
     """
     try:
@@ -90,11 +93,11 @@ def migrate(settings: ClickHouseSettings, check: bool = False) -> list[str]:
     cluster = settings.cluster
     try:
         if check:
-            return pending(client, migrations())
+            return [*pending(client, migrations()), *(change.name for change in changes(client, settings))]
         if cluster:
             database, on = quote_identifier(client.database), quote_identifier(cluster)
             client.command(f"CREATE DATABASE IF NOT EXISTS {database} ON CLUSTER {on}")
-        return apply(client, migrations(), cluster)
+        return [*apply(client, migrations(), cluster), *_keep(client, settings)]
     except ClickHouseError as error:
         address = parse_dsn(settings.dsn).address
         raise MigrationFailed(
@@ -153,6 +156,21 @@ def apply(client: Client, known: list[Migration], cluster: str = "") -> list[str
             )
             log.info("migration applied", migration=migration.name, database=client.database)
     return [migration.name for migration in known if migration.name in missing]
+
+
+def _keep(client: Client, settings: ClickHouseSettings) -> list[str]:
+    """Let the tables keep their rows as long as the settings say; returns what was changed."""
+    if not changes(client, settings):
+        return []
+    done = []
+    with _locked(client) as renew:
+        for change in changes(client, settings):
+            renew()
+            for part in clustered(change.statement, settings.cluster) if settings.cluster else (change.statement,):
+                client.command(part)
+            log.info("retention changed", table=change.table, days=change.days, database=client.database)
+            done.append(change.name)
+    return done
 
 
 def _applied(client: Client) -> dict[int, str]:

@@ -9,6 +9,7 @@ that somebody deleted and reads again.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -23,11 +24,11 @@ from prometheus_client import Counter, Histogram
 
 from streams.topics import BARS, CONDITION_EVENTS, QUOTES, RECOMMENDATIONS, STATUS, STOCKS, TRANSITIONS
 
-from ..consumer import Batch, Received, Refused, Retryable, consume
+from ..consumer import Batch, Received, Refused, Retryable, consume, slices
 from ..settings import ClickHouseSettings
 from .connection import REQUEST_SECONDS, connect_async, first_line, parse_dsn
 from .migrate import migrate
-from .rows import COLUMNS, Place, Unstorable, Values, rows
+from .rows import COLUMNS, Part, parts
 
 log = structlog.get_logger(__name__)
 
@@ -58,14 +59,15 @@ _ROW_IS_WRONG: Final = frozenset({
     469,  # VIOLATED_CONSTRAINT
 })  # fmt: skip
 
+_MEMORY_LIMIT_EXCEEDED: Final = 241
+
 _inserted = Counter("hitstream_clickhouse_rows_total", "Rows that ClickHouse acknowledged.", ["table"])
 _batch_rows = Histogram(
     "hitstream_clickhouse_batch_rows", "Rows of a batch, over all tables.", buckets=(1, 10, 100, 1_000, 10_000, 100_000)
 )
 _insert_seconds = Histogram("hitstream_clickhouse_insert_seconds", "Time of one insert into one table.", ["table"])
 
-_Part = list[tuple[Values, Received]]
-"""Rows of one table, each with the record that it is of."""
+_ELSEWHERE: Final = TopicPartition("", 0)  # of records that are in no batch of a consumer's; their source says more
 
 
 async def run(
@@ -80,15 +82,20 @@ async def run(
     Raises `HitstreamError` if ClickHouse or Kafka can't be reached at the start; later outages are waited out.
     """
     ready(f"ClickHouse at {parse_dsn(settings.dsn).address} has not answered yet.")
+    # A batch is tens of thousands of objects that live for a second and are in no cycle. By default the collector walks
+    # over all of them again and again: a quarter of this process's time.
+    gc.set_threshold(50_000, 20, 20)
     await asyncio.to_thread(migrate, settings)
     client = await connect_async(settings)
+    writer = Writer(client, parse_dsn(settings.dsn).address)
     try:
         await consume(
             bootstrap_servers=bootstrap_servers,
             topics=TOPICS,
             group=settings.group,
             component=COMPONENT,
-            apply=Writer(client, parse_dsn(settings.dsn).address).apply,
+            prepare=writer.prepare,
+            apply=writer.apply,
             batch_rows=settings.batch_rows,
             batch_seconds=settings.batch_seconds,
             now=now,
@@ -104,14 +111,19 @@ async def insert_again(settings: ClickHouseSettings, records: Sequence[Received]
     Raises `HitstreamError` if ClickHouse can't be reached or can't take rows now.
     """
     client = await connect_async(settings)
-    batch = Batch({})
-    for received in records:
-        source = received.source
-        batch.partitions.setdefault(TopicPartition(source.topic, source.partition), []).append(received)
+    writer = Writer(client, parse_dsn(settings.dsn).address)
     try:
-        return await Writer(client, parse_dsn(settings.dsn).address).apply(batch)
+        return await writer.apply(await writer.prepare(Batch({_ELSEWHERE: list(records)})))
     finally:
         await client.close()
+
+
+class Work:
+    """What of a batch is not stored yet, and what of it never can be."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Part] = {}
+        self.refused: list[Refused] = []
 
 
 class Writer:
@@ -121,52 +133,68 @@ class Writer:
         self._client = client
         self._address = address
         self._contexts: dict[str, InsertContext] = {}
-        self._batch: Batch | None = None  # the one in hand, and what of it is not stored yet
-        self._parts: dict[str, _Part] = {}
-        self._refused: list[Refused] = []
 
-    async def apply(self, batch: Batch) -> Sequence[Refused]:
-        """Store a batch, all tables of it. Called again with the same batch, it goes on where it failed."""
-        if batch is not self._batch:
-            self._batch = batch
-            self._parts, self._refused = _parts(batch)
-            _batch_rows.observe(sum(map(len, self._parts.values())))
-        try:
-            for table in list(self._parts):
-                await self._store(table, self._parts[table])
-                del self._parts[table]
-        except (Error, OSError, TimeoutError) as error:
+    async def prepare(self, batch: Batch) -> Work:
+        """Make the rows of a batch."""
+        work = Work()
+        for records in batch.partitions.values():
+            for some in slices(records):
+                await asyncio.sleep(0)
+                made, refused = parts(some)
+                for part in made:
+                    if (before := work.parts.get(part.table)) is not None:
+                        before.extend(part)
+                    else:
+                        work.parts[part.table] = part
+                work.refused += [Refused(source, reason) for source, reason in refused]
+        _batch_rows.observe(sum(map(len, work.parts.values())))
+        return work
+
+    async def apply(self, work: Work) -> Sequence[Refused]:
+        """Store a batch, all tables of it at once. Called again with the same work, it goes on where it failed."""
+        tables = list(work.parts)
+        ends = await asyncio.gather(*(self._table(table, work) for table in tables), return_exceptions=True)
+        failures = [end for end in ends if isinstance(end, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, Error | OSError | TimeoutError):
+                raise failure
+        if failures:
             # The types of a table may have changed under us: look at them again next time.
             self._contexts.clear()
-            raise Retryable(f"ClickHouse at {self._address} can't take rows now: {first_line(error)}") from error
-        refused, self._batch, self._refused = self._refused, None, []
-        return refused
+            raise Retryable(
+                f"ClickHouse at {self._address} can't take rows now: {first_line(failures[0])}"
+            ) from failures[0]
+        return work.refused
 
-    async def _store(self, table: str, part: _Part) -> None:
-        """Insert a part; where a row is refused, find it by halving, and store the rest."""
+    async def _table(self, table: str, work: Work) -> None:
+        await self._store(work.parts[table], work.refused)
+        del work.parts[table]
+
+    async def _store(self, part: Part, refused: list[Refused]) -> None:
+        """Insert a part; where a row is refused or all are too much, by halves: the rest is stored."""
         try:
-            await self._insert(table, [values for values, _ in part])
+            await self._insert(part)
         except ClickHouseError as error:
+            if len(part) > 1 and (_row_is_wrong(error) or _too_much(error)):
+                half = len(part) // 2
+                await self._store(part[:half], refused)
+                await self._store(part[half:], refused)
+                return
             if not _row_is_wrong(error):
                 raise
-            if len(part) > 1:
-                half = len(part) // 2
-                await self._store(table, part[:half])
-                await self._store(table, part[half:])
-                return
-            source = part[0][1].source
-            if not any(refused.source is source for refused in self._refused):  # a search has many rows
-                self._refused.append(Refused(source, f"{table}: {first_line(error)}"))
+            source = part.sources[0]
+            if not any(one.source is source for one in refused):  # a search has many rows
+                refused.append(Refused(source, f"{part.table}: {first_line(error)}"))
 
-    async def _insert(self, table: str, values: list[Values]) -> None:
-        context = await self._context(table)
-        context.data = list(zip(*values, strict=True))
+    async def _insert(self, part: Part) -> None:
+        context = await self._context(part.table)
+        context.data = part.columns
         started = time.monotonic()
         # The client's own time-out is for silence; this one is for the whole.
         async with asyncio.timeout(REQUEST_SECONDS):
             await self._client.data_insert(context)
-        _insert_seconds.labels(table).observe(time.monotonic() - started)
-        _inserted.labels(table).inc(len(values))
+        _insert_seconds.labels(part.table).observe(time.monotonic() - started)
+        _inserted.labels(part.table).inc(len(part))
 
     async def _context(self, table: str) -> InsertContext:
         context = self._contexts.get(table)
@@ -182,21 +210,11 @@ class Writer:
         return context
 
 
-def _parts(batch: Batch) -> tuple[dict[str, _Part], list[Refused]]:
-    parts: dict[str, _Part] = {}
-    refused: list[Refused] = []
-    for received in batch.records():
-        source = received.source
-        try:
-            made = rows(received.record, Place(source.topic, source.partition, source.offset))
-        except Unstorable as error:
-            refused.append(Refused(source, str(error)))
-            continue
-        for row in made:
-            parts.setdefault(row.table, []).append((row.values, received))
-    return parts, refused
-
-
 def _row_is_wrong(error: ClickHouseError) -> bool:
     """Whether it is the values that are refused: by the client while it packs them, or by the server."""
     return isinstance(error, DataError) or (isinstance(error, Error) and error.code in _ROW_IS_WRONG)
+
+
+def _too_much(error: ClickHouseError) -> bool:
+    """Whether a smaller insert may do: the server had no memory for this one. A single row's waits like any outage."""
+    return isinstance(error, Error) and error.code == _MEMORY_LIMIT_EXCEEDED

@@ -28,7 +28,8 @@ from sinks.settings import ClickHouseSettings
 from streams.events import KST, Quote, Transition, encode, identity, transition_id
 from streams.topics import QUOTES, TRANSITIONS
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sinks" / "clickhouse")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "sinks" / "clickhouse"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from embedded import Server
 from harness import Contestant, Figures, process, race
@@ -104,7 +105,7 @@ async def store(way: str, kafka: str, server: Server, batch_rows: int) -> Figure
     settings = ClickHouseSettings(dsn=f"clickhouse://127.0.0.1:{server.port}/{database}")
     await asyncio.to_thread(migrate, settings)
     task = Task(kafka=kafka, dsn=settings.dsn, group=database, batch_rows=batch_rows, records=2 * (ROWS // 2))
-    figures = await process("storing.py", way, msgspec.json.encode(task).decode(), within=120)
+    figures = await process("storing.py", way, msgspec.json.encode(task).decode(), within=200)
     await asyncio.to_thread(check, settings)
     return figures
 

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -28,6 +28,9 @@ from sinks.clickhouse.rows import COLUMNS as COLUMNS_OF
 from sinks.settings import ClickHouseSettings
 from streams.events import Quote, Transition
 from streams.topics import QUOTES, TRANSITIONS
+
+if TYPE_CHECKING:
+    from sinks.clickhouse.writer import Work
 
 BATCH_SECONDS = 0.5
 
@@ -147,22 +150,25 @@ async def limit(task: Task) -> None:
     client = await connect_async(ClickHouseSettings(dsn=task.dsn))
     batches = await prepared(task)
     course, stored = Course(task.records), 0
+    contexts = {
+        table: await client.create_insert_context(
+            table, list(COLUMNS_OF[table]), column_oriented=True, settings={"async_insert": 0}
+        )
+        for table in ("transitions", "quotes")
+    }
     for batch in batches:
-        for table, (columns, rows) in batch.items():
-            context = await client.create_insert_context(
-                table, list(COLUMNS_OF[table]), column_oriented=True, settings={"async_insert": 0}
-            )
-            context.data = columns
-            await client.data_insert(context)
-            stored += rows
+        for table, part in batch.parts.items():
+            contexts[table].data = part.columns
+            await client.data_insert(contexts[table])
+            stored += len(part)
         course.mark(stored)
     course.tell()
     await client.close()
 
 
-async def prepared(task: Task) -> list[dict[str, tuple[Any, int]]]:
+async def prepared(task: Task) -> list[Work]:
     """The columns of each table, of batches as large as the sink's."""
-    from sinks.clickhouse.writer import _parts
+    from sinks.clickhouse.writer import Writer
     from sinks.consumer import Batch, Received
 
     decoder = msgspec.json.Decoder(Transition | Quote)
@@ -170,7 +176,7 @@ async def prepared(task: Task) -> list[dict[str, tuple[Any, int]]]:
         TRANSITIONS.name, QUOTES.name, bootstrap_servers=task.kafka, group_id=task.group, auto_offset_reset="earliest"
     )
     await consumer.start()
-    made: list[dict[str, tuple[Any, int]]] = []
+    made: list[Work] = []
     left = task.records
     while left:
         received: list[Received] = []
@@ -179,8 +185,7 @@ async def prepared(task: Task) -> list[dict[str, tuple[Any, int]]]:
             for records in answer.values():
                 received += [Received(decoder.decode(record.value), record) for record in records]
         left -= len(received)
-        parts, _ = _parts(Batch({TopicPartition("", 0): received}))
-        made.append({t: (list(zip(*(v for v, _ in part), strict=True)), len(part)) for t, part in parts.items()})
+        made.append(await Writer(None, "").prepare(Batch({TopicPartition("", 0): received})))  # type: ignore[arg-type]
     await consumer.stop()
     return made
 

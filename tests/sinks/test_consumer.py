@@ -43,6 +43,7 @@ class Store:
     def __init__(self) -> None:
         self.applied: list[str] = []
         self.batches: list[int] = []
+        self.prepared: list[int] = []
         self.down = False
         self.poison: str | None = None
         self.attempts = 0
@@ -51,6 +52,10 @@ class Store:
     @property
     def is_ready(self) -> bool:
         return bool(self.said) and self.said[-1] is None
+
+    async def prepare(self, batch: Batch) -> Batch:
+        self.prepared.append(len(batch))
+        return batch
 
     async def apply(self, batch: Batch) -> Sequence[Refused]:
         self.attempts += 1
@@ -133,6 +138,7 @@ class Feed:
             "topics": (self.topic,),
             "group": self.group,
             "component": "test-sink",
+            "prepare": store.prepare,
             "apply": store.apply,
             "batch_rows": 1000,
             "batch_seconds": 0.05,
@@ -250,6 +256,51 @@ async def test_what_a_store_hangs_on_is_lag(feed: Feed) -> None:
         free.set()
         await feed.settled(6)
         await until(lambda: lag() == 0)
+
+
+async def test_while_a_batch_is_applied_the_next_one_is_prepared_and_no_other(feed: Feed) -> None:
+    """Nothing is applied or committed out of its order, and what comes after two batches waits in Kafka."""
+    free = asyncio.Event()
+    running = 0
+
+    class Slow(Store):
+        async def apply(self, batch: Batch) -> Sequence[Refused]:
+            nonlocal running
+            running += 1
+            assert running == 1, "one at a time"
+            await free.wait()
+            running -= 1
+            return await super().apply(batch)
+
+    store = Slow()
+    await feed.send(*map(stock, range(10)), partition=0)
+    async with feed.sink(store, batch_rows=2):
+        await until(lambda: len(store.prepared) == 2)
+        await asyncio.sleep(0.3)  # long enough for a third one, if it came
+        assert store.prepared == [2, 2]
+        assert await feed.committed() == {}
+        free.set()
+        await feed.settled(10)
+    assert store.applied == [stock(n).code for n in range(10)]
+
+
+async def test_what_was_prepared_behind_a_batch_that_was_cut_off_comes_again_in_order(feed: Feed) -> None:
+    hanging = asyncio.Event()
+
+    class Hanging(Store):
+        async def apply(self, batch: Batch) -> Sequence[Refused]:
+            hanging.set()
+            await asyncio.Event().wait()
+            return []
+
+    store, after = Hanging(), Store()
+    await feed.send(*map(stock, range(6)), partition=0)
+    async with feed.sink(store, batch_rows=2):
+        await until(lambda: len(store.prepared) == 2 and hanging.is_set())
+    assert await feed.committed() == {}
+    async with feed.sink(after):
+        await feed.settled(6)
+    assert after.applied == [stock(n).code for n in range(6)]
 
 
 async def test_a_batch_that_is_abandoned_by_cancelling_comes_again(feed: Feed) -> None:

@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS quotes
     date        Date COMMENT 'Trading date (KST)',
     code        LowCardinality(String) COMMENT 'Stock code, six characters',
     exchange    LowCardinality(String),
-    received_at DateTime64(6, 'UTC') COMMENT 'When we knew; with code, exchange and session the identity' CODEC(DoubleDelta, ZSTD(1)),
+    received_at DateTime64(6, 'UTC') COMMENT 'When we knew; with code, exchange and session the identity' CODEC(Delta, ZSTD(1)),
     session     LowCardinality(String) COMMENT 'Connection it came over',
     at          DateTime64(6, 'Asia/Seoul') COMMENT 'When Kiwoom says it happened; whole seconds' CODEC(DoubleDelta, ZSTD(1)),
     price       Int64 COMMENT 'Won' CODEC(Delta, ZSTD(1)),

@@ -148,6 +148,42 @@ def test_every_earlier_schema_is_brought_up_with_its_data(client: Client, versio
     assert {asked: client.raw_query(asked) for asked in before} == before
 
 
+@pytest.mark.parametrize("version", range(1, len(NAMES)))
+def test_what_was_half_brought_up_from_an_earlier_schema_is_finished_with_its_data(
+    client: Client, version: int
+) -> None:
+    """Cut off at each statement of the way in turn, with rows coming in between, as an old writer's still may."""
+    apply(client, migrations()[:version])
+    rows = 0
+    while rows < sum(len(one.statements) for one in migrations() if one.name in pending(client, migrations())):
+        with pytest.raises(Cut):
+            apply(CutOff(client, rows), migrations())  # type: ignore[arg-type]
+        client.command(f"INSERT INTO condition_events (date, id) VALUES ('2026-11-23', 'x{rows}')")
+        rows += 1
+    assert rows
+    assert apply(client, migrations())
+    assert pending(client, migrations()) == []
+    assert set(COLUMNS) <= tables(client)
+    assert client.command("SELECT count() FROM condition_events FINAL") == rows
+
+
+def test_an_old_database_takes_what_it_had_no_table_for(settings: ClickHouseSettings, client: Client) -> None:
+    """Brought up by what the sink does when it starts: the tables, and how long they keep their rows."""
+    apply(client, migrations()[:2])
+    client.command("INSERT INTO stocks (code, name) VALUES ('005930', '삼성전자')")
+    client.command("INSERT INTO transitions (date, code, kind) VALUES (today(), '005930', 'entered')")
+    keeping = settings.model_copy(update={"keep_decisions": 30})
+    assert migrate(keeping, check=True)[0] == NAMES[2]
+    assert migrate(keeping)[: len(NAMES) - 2] == NAMES[2:]
+    client.command("INSERT INTO quotes (date, code, price) VALUES (today(), '005930', 71000)")
+    joined = client.query(
+        "SELECT s.name, t.kind, q.price FROM transitions AS t FINAL JOIN quotes AS q USING (code) "
+        "JOIN stocks AS s USING (code)"
+    ).result_rows
+    assert joined == [("삼성전자", "entered", 71_000)]
+    assert "TTL date + toIntervalDay(30)" in client.command("SHOW CREATE TABLE transitions").replace("\\n", " ")
+
+
 def test_every_statement_may_run_twice(client: Client) -> None:
     for migration in migrations():
         for statement in migration.statements:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from aiokafka import ConsumerRecord
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sinks.clickhouse.rows import COLUMNS, Place, Unstorable, rows
+from sinks.clickhouse.rows import COLUMNS, parts
 from sinks.clickhouse.writer import TOPICS
+from sinks.consumer import Received
 from streams.events import (
     KST,
     Bar,
@@ -31,8 +36,8 @@ from streams.events import (
     Withdraw,
 )
 
-PLACE = Place("some-topic", 3, 4711)
 DAY = date(2026, 11, 23)
+DAY_NUMBER = (DAY - date(1970, 1, 1)).days
 AT = datetime(2026, 11, 23, 9, 0, 1, tzinfo=KST)
 SINCE = datetime(2026, 11, 23, 8, 59, 59, 250_000, tzinfo=KST)
 RECEIVED = datetime(2026, 11, 23, 0, 0, 1, 123_456, tzinfo=UTC)
@@ -211,7 +216,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "condition_events",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "condition": "신고가 돌파",
                     "code": "0004V0",
@@ -235,7 +240,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "condition_snapshots",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "condition": "신고가 돌파",
                     "at": SINCE_US,
@@ -256,7 +261,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "searches",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "condition": "대왕개미단타",
                     "at": AT_US,
@@ -272,7 +277,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "search_results",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "condition": "대왕개미단타",
                     "search_id": "search",
@@ -293,7 +298,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "search_results",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "condition": "대왕개미단타",
                     "search_id": "search",
@@ -319,7 +324,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "gaps",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "condition": "신고가 돌파",
                     "from_at": SINCE_US,
@@ -339,7 +344,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "transitions",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "condition": "신고가 돌파",
                     "code": "005930",
@@ -367,7 +372,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "search_reasons",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "condition": "대왕개미단타",
                     "code": "005930",
@@ -390,7 +395,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "commands",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "code": "005930",
                     "id": "c1",
@@ -409,7 +414,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "commands",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "code": "005930",
                     "id": "c2",
@@ -428,7 +433,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "recommendations",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "account": "main",
                     "code": "005930",
                     "recommendation_id": "r",
@@ -473,7 +478,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "quotes",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "code": "005930",
                     "exchange": "AL",
                     "received_at": RECEIVED_US,
@@ -496,7 +501,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "bars",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "code": "005930",
                     "interval": "1m",
                     "at": AT_US,
@@ -518,7 +523,7 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
             (
                 "statuses",
                 {
-                    "date": DAY,
+                    "date": DAY_NUMBER,
                     "component": "subscription/main/key1/신고가 돌파",
                     "at": AT_US,
                     "kind": "subscription",
@@ -541,11 +546,31 @@ EXPECTED: list[tuple[Record, list[tuple[str, dict[str, Any]]]]] = [
 ]
 
 
+def source(offset: int = 4711) -> ConsumerRecord:
+    return ConsumerRecord("some-topic", 3, offset, 0, 0, b"k", b"{}", None, 1, 2, ())
+
+
+def rows(*records: Record) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of records, in the order of the tables; raises what a record is refused with."""
+    made, refused = parts([Received(record, source()) for record in records])
+    for _, reason in refused:
+        raise ValueError(reason)
+    return [
+        (part.table, dict(zip(COLUMNS[part.table], values, strict=True)))
+        for part in made
+        for values in zip(*part.columns, strict=True)
+    ]
+
+
+def row(record: Record) -> dict[str, Any]:
+    ((_, found),) = rows(record)
+    return found
+
+
 @pytest.mark.parametrize(("record", "expected"), EXPECTED, ids=[type(record).__name__ for record, _ in EXPECTED])
 def test_a_record_becomes_these_rows(record: Record, expected: list[tuple[str, dict[str, Any]]]) -> None:
     audit = {"_topic": "some-topic", "_partition": 3, "_offset": 4711}
-    found = [(row.table, dict(zip(COLUMNS[row.table], row.values, strict=True))) for row in rows(record, PLACE)]
-    assert found == [(table, values | audit) for table, values in expected]
+    assert rows(record) == [(table, values | audit) for table, values in expected]
 
 
 def test_every_record_of_the_topics_has_a_case() -> None:
@@ -553,9 +578,35 @@ def test_every_record_of_the_topics_has_a_case() -> None:
     assert kinds == {type(record) for record, _ in EXPECTED}
 
 
+def test_many_records_of_all_kinds_become_the_rows_of_each() -> None:
+    """Made by column and all at once they are what they are one by one, and each knows its record."""
+    received = [Received(record, source(n)) for n, (record, _) in enumerate(EXPECTED * 3)]
+    made, refused = parts(received)
+    assert refused == []
+    one_by_one: dict[str, list[tuple[Any, ...]]] = {}
+    for one in received:
+        for part in parts([one])[0]:
+            one_by_one.setdefault(part.table, []).extend(zip(*part.columns, strict=True))
+    found = {part.table: list(zip(*part.columns, strict=True)) for part in made}
+    assert {table: sorted(values, key=repr) for table, values in found.items()} == {
+        table: sorted(values, key=repr) for table, values in one_by_one.items()
+    }
+    for part in made:
+        assert len(part) == len(part.sources)
+        assert part.columns[COLUMNS[part.table].index("_offset")] == [one.offset for one in part.sources]
+
+
+def test_a_slice_of_a_part_has_the_same_rows_of_it() -> None:
+    (part,), _ = parts([Received(msgspec.structs.replace(EVENT, ordinal=n), source(n)) for n in range(10)])
+    half = part[3:7]
+    assert [one.offset for one in half.sources] == [3, 4, 5, 6]
+    assert list(zip(*half.columns, strict=True)) == list(zip(*part.columns, strict=True))[3:7]
+
+
 def test_a_search_that_found_nothing_is_a_row_all_the_same() -> None:
-    (row,) = rows(msgspec.structs.replace(SEARCH, rows=()), PLACE)
-    assert (row.table, dict(zip(COLUMNS["searches"], row.values, strict=True))["stocks"]) == ("searches", 0)
+    assert [(table, found["stocks"]) for table, found in rows(msgspec.structs.replace(SEARCH, rows=()))] == [
+        ("searches", 0)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -564,33 +615,57 @@ def test_a_search_that_found_nothing_is_a_row_all_the_same() -> None:
         (datetime(2026, 11, 22, 15, 0, tzinfo=UTC), date(2026, 11, 23)),
         (datetime(2026, 11, 22, 14, 59, 59, tzinfo=UTC), date(2026, 11, 22)),
         (datetime(2026, 11, 23, 23, 59, 59, tzinfo=KST), date(2026, 11, 23)),
+        (datetime(1970, 1, 1, 0, 0, tzinfo=KST), date(1970, 1, 1)),
+        (datetime(2105, 12, 31, 23, 59, 59, tzinfo=KST), date(2105, 12, 31)),
     ],
 )
 def test_the_trading_date_is_the_date_in_korea(at: datetime, day: date) -> None:
-    (row,) = rows(msgspec.structs.replace(EVENT, at=at), PLACE)
-    assert row.values[0] == day
+    assert row(msgspec.structs.replace(EVENT, at=at))["date"] == (day - date(1970, 1, 1)).days
 
 
-def test_no_microsecond_is_lost() -> None:
-    for microsecond in range(0, 1_000_000, 99_991):
-        at = RECEIVED.replace(microsecond=microsecond)
-        (row,) = rows(msgspec.structs.replace(EVENT, received_at=at), PLACE)
-        micros = dict(zip(COLUMNS[row.table], row.values, strict=True))["received_at"]
-        assert datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros) == at
+ZONES = (UTC, KST, timezone(timedelta(hours=-5, minutes=-30)), ZoneInfo("America/New_York"), ZoneInfo("Asia/Seoul"))
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        msgspec.structs.replace(EVENT, at=datetime(2500, 1, 1, tzinfo=KST)),
-        msgspec.structs.replace(EVENT, at=datetime(1969, 1, 1, tzinfo=KST)),
-        msgspec.structs.replace(EVENT, at=datetime(2026, 1, 1)),  # noqa: DTZ001
-        msgspec.structs.replace(EVENT, received_at=datetime(9999, 12, 31, tzinfo=UTC)),
-        msgspec.structs.replace(TRANSITION, date=date(1, 1, 1)),
-        msgspec.structs.replace(TRANSITION, gap_to=datetime(2026, 1, 1)),  # noqa: DTZ001
-    ],
-    ids=["far", "early", "naive", "received", "date", "optional"],
+@given(
+    st.lists(
+        st.datetimes(datetime(1970, 1, 2), datetime(2105, 12, 30), timezones=st.sampled_from(ZONES)),  # noqa: DTZ001
+        max_size=20,
+    )
 )
+def test_no_microsecond_is_lost_whatever_the_zone(moments: list[datetime]) -> None:
+    """Also where records of several zones stand together, one with summer time among them."""
+    received = [Received(msgspec.structs.replace(EVENT, received_at=at), source()) for at in moments]
+    made, refused = parts(received)
+    assert refused == []
+    micros = [n for part in made for n in part.columns[COLUMNS[part.table].index("received_at")]]
+    assert [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=n) for n in micros] == [
+        at.astimezone(UTC) for at in moments
+    ]
+
+
+WRONG = {
+    "far": msgspec.structs.replace(EVENT, at=datetime(2500, 1, 1, tzinfo=KST)),
+    "early": msgspec.structs.replace(EVENT, at=datetime(1969, 1, 1, tzinfo=KST)),
+    "naive": msgspec.structs.replace(EVENT, at=datetime(2026, 1, 1)),  # noqa: DTZ001
+    "received": msgspec.structs.replace(EVENT, received_at=datetime(9999, 12, 31, tzinfo=UTC)),
+    "date": msgspec.structs.replace(TRANSITION, date=date(1, 1, 1)),
+    "optional": msgspec.structs.replace(TRANSITION, gap_to=datetime(2026, 1, 1)),  # noqa: DTZ001
+    "within": msgspec.structs.replace(
+        RECOMMENDATION,
+        reasons=(msgspec.structs.replace(RECOMMENDATION.reasons[0], since=datetime(2300, 1, 1, tzinfo=KST)),),
+    ),
+}
+
+
+@pytest.mark.parametrize("record", WRONG.values(), ids=WRONG)
 def test_what_no_table_can_hold_is_refused_with_a_reason(record: Record) -> None:
-    with pytest.raises(Unstorable, match=r"outside|no time zone"):
-        rows(record, PLACE)
+    with pytest.raises(ValueError, match=r"outside|no time zone"):
+        rows(record)
+
+
+@pytest.mark.parametrize("record", WRONG.values(), ids=WRONG)
+def test_one_that_no_table_can_hold_keeps_none_of_its_neighbours_out(record: Record) -> None:
+    good: Record = next(case for case, _ in EXPECTED if type(case) is type(record))
+    made, refused = parts([Received(one, source(n)) for n, one in enumerate((good, record, good))])
+    assert [one.offset for one, _ in refused] == [1]
+    assert [[one.offset for one in part.sources] for part in made] == [[0, 2]]
