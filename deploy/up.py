@@ -80,6 +80,7 @@ async def up(settings: Settings, *, live: bool, config: Path | None, console: Co
     Raises:
         HitstreamError: something is in the way; one sentence.
     """
+    check_exposure(settings.live.host, tokens(settings.live))
     plan = _Plan(settings, live=live)
     _try_rule(settings)
     with _folder(settings.local.data_dir) as folder:
@@ -138,7 +139,6 @@ class _Plan:
         self.kafka = not settings.kafka.bootstrap_servers
         self.clickhouse = not settings.clickhouse.dsn
         self.market = not self.live
-        check_exposure(settings.live.host, tokens(settings.live))
         if bool(kiwoom.websocket_url) != bool(kiwoom.rest_url):
             raise ConfigError("Set both kiwoom.rest_url and kiwoom.websocket_url, or neither.")
         if self.live and not (kiwoom.app_key.get_secret_value() and kiwoom.secret_key.get_secret_value()):

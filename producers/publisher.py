@@ -275,7 +275,7 @@ class Publisher:
             try:
                 await asyncio.to_thread(os.fsync, descriptor)
             except OSError as error:
-                self._unsynced = before
+                self._unsynced = before if self.spooled else None
                 _log.warning("the spool could not be brought to the disk", cause=str(error))
             finally:
                 os.close(descriptor)
@@ -312,6 +312,8 @@ class Publisher:
         from_disk = min(len(batch), self.spooled)
         if self._spool is not None and from_disk:
             self._spool.advance(from_disk)
+            if not self.spooled:
+                self._unsynced = None  # Kafka has it all, whether it reached the disk or not
         for _ in batch[from_disk:]:
             self._queue.popleft()
         for topic, count in Counter(record.topic for record in batch).items():

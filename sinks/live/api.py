@@ -80,8 +80,8 @@ _PAST: Final = _said(
 )
 _WRITE: Final = _said(
     _403="This login may read only, or the request does not come from the dashboard's page.",
-    _404="There is no such stock.",
-    _409="It would have expired already.",
+    _404="There is no such stock or account.",
+    _409="It would have expired already, or expires later than in a year.",
     _413="The body is too long.",
     _503="Kafka did not take the command.",
 )
@@ -285,6 +285,9 @@ def handlers(
     async def send(data: RecommendCommand | WithdrawCommand, request: Request[Any, Any, Any]) -> Accepted:
         if not hub().knows(data.code):
             raise NotFoundException(f"There is no listed stock {data.code}.")
+        accounts = hub().accounts()
+        if accounts and data.account not in accounts:
+            raise NotFoundException(f"There is no account {data.account}: GET /api/session lists those there are.")
         if commands is None:
             raise NotTaken("This dashboard has no Kafka to give commands to.")
         return await commands.send(data, _grant(request).label)
@@ -328,6 +331,9 @@ def _of_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Probl
 PROBLEMS: Final[dict[int | type[Exception], Any]] = {
     HTTPException: _of_http,
     Refused: lambda _, error: _problem(409, str(error)),
+    # Of a body that is no JSON at all: the reader's own errors, which Litestar does not take for the asker's.
+    RecursionError: lambda *_: _problem(400, "The body is nested too deeply to be read."),
+    UnicodeDecodeError: lambda *_: _problem(400, "The body is not UTF-8: send JSON in UTF-8."),
     HistoryAway: lambda _, error: _problem(503, str(error), {"retry-after": "5"}),
     NotTaken: lambda _, error: _problem(503, str(error), {"retry-after": "1"}),
     Exception: _of_bug,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -23,6 +23,7 @@ from .answers import Accepted, RecommendCommand, WithdrawCommand
 
 START_SECONDS: Final = 10.0
 SEND_SECONDS: Final = 10.0
+LONGEST: Final = timedelta(days=366)  # what a table can hold is more, what anybody means is not
 _log = structlog.get_logger(__name__)
 
 
@@ -38,7 +39,7 @@ def command(asked: RecommendCommand | WithdrawCommand, by: str, now: datetime) -
     """The record of what was asked for.
 
     Raises:
-        Refused: it would expire before it begins.
+        Refused: it would expire before it begins, or later than in a year.
     """
     kind = "recommend" if isinstance(asked, RecommendCommand) else "withdraw"
     name = identity("command", kind, by, asked.account, asked.code, asked.request)
@@ -46,6 +47,8 @@ def command(asked: RecommendCommand | WithdrawCommand, by: str, now: datetime) -
         return Withdraw(id=name, account=asked.account, code=asked.code, by=by, note=asked.note, at=now)
     if asked.expires_at is not None and asked.expires_at <= now:
         raise Refused("It would have expired already: give an expires_at that is still to come.")
+    if asked.expires_at is not None and asked.expires_at > now + LONGEST:
+        raise Refused("It would expire later than in a year: give an earlier expires_at, or none.")
     expires = asked.expires_at.astimezone(UTC) if asked.expires_at else None
     return Recommend(
         id=name, account=asked.account, code=asked.code, by=by, note=asked.note, at=now, expires_at=expires

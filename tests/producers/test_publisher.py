@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client import REGISTRY
 
 from producers.publisher import Publisher, QueueFull, _partition, route
+from producers.spool import Spool
 from streams import events, topics
 
 T0 = datetime(2026, 11, 23, 0, 30, tzinfo=UTC)
@@ -198,6 +200,18 @@ async def test_the_oldest_event_that_waits_is_known() -> None:
     publisher.offer(event("a", "c", 3))
     publisher.offer(event("a", "c", 4))
     assert publisher.oldest == (T0 + timedelta(seconds=3)).timestamp()
+
+
+@pytest.mark.kafka
+async def test_what_waited_on_the_disk_is_not_waited_for_once_kafka_has_it(broker: Any, tmp_path: Path) -> None:
+    """A stall that ends before the disk was asked to keep its records must not be the begin of a gap hours later."""
+    publisher = Publisher(broker.address, spool=Spool(tmp_path, limit=1_000_000))
+    publisher.offer(event("stalled", "c", 1))
+    publisher._divert()
+    assert (publisher.spooled, publisher.oldest) == (1, (T0 + timedelta(seconds=1)).timestamp())
+    async with running(publisher), asyncio.timeout(60):
+        await publisher.flush()
+        assert publisher.oldest is None
 
 
 async def test_for_how_long_kafka_has_acknowledged_nothing_of_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:

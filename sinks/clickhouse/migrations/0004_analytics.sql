@@ -899,16 +899,19 @@ WITH
         SELECT date, lagInFrame(date) OVER (ORDER BY date ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS day_before
         FROM (SELECT DISTINCT date FROM bars WHERE interval = '1d')
     ),
-    ended AS
-    (
-        SELECT DISTINCT date FROM recommendations FINAL WHERE cause = 'day-end'
-        UNION DISTINCT
-        SELECT DISTINCT date FROM transitions FINAL WHERE origin = 'day-end'
-    ),
     latest AS
     (
         SELECT max(day) AS newest
         FROM (SELECT max(date) AS day FROM transitions UNION ALL SELECT max(date) AS day FROM recommendations)
+    ),
+    -- Every earlier date is over because there is a later one: only of the newest must its records say so.
+    ended AS
+    (
+        SELECT DISTINCT date FROM recommendations
+        WHERE date = assumeNotNull((SELECT newest FROM latest)) AND cause = 'day-end'
+        UNION DISTINCT
+        SELECT DISTINCT date FROM transitions
+        WHERE date = assumeNotNull((SELECT newest FROM latest)) AND origin = 'day-end'
     ),
     finished AS
     (

@@ -6,13 +6,11 @@ tape's day, in KST.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
-from sinks.clickhouse.rows import COLUMNS, Place, rows
 from streams.events import (
     KST,
     Bar,
@@ -32,8 +30,9 @@ from streams.events import (
     transition_id,
 )
 
+from .storing import store
+
 MONDAY = date(2026, 3, 9)
-SETTINGS = {"async_insert": 0, "insert_deduplicate": 0, "max_partitions_per_insert_block": 0}
 
 
 class Tape:
@@ -210,10 +209,5 @@ class Tape:
 
     def write(self, client: Client, times: int = 1) -> None:
         """Store it; with `times` 2, everything twice, in inserts of their own, as a crash leaves it."""
-        tables: dict[str, list[Any]] = defaultdict(list)
-        for offset, record in enumerate(self.records):
-            for row in rows(record, Place("test", 0, offset)):
-                tables[row.table].append(row.values)
         for _ in range(times):
-            for table, values in tables.items():
-                client.insert(table, values, column_names=COLUMNS[table], settings=SETTINGS)
+            store(client, self.records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -83,6 +83,21 @@ def test_what_has_expired_already_is_refused(ago: int) -> None:
         command(asked, "kim", NINE)
 
 
+@pytest.mark.parametrize(
+    "expires",
+    [
+        NINE + timedelta(days=367),
+        datetime(9999, 12, 31, 23, 59, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-23))),
+    ],
+)
+def test_what_would_expire_when_nobody_means_it_is_refused(expires: datetime) -> None:
+    """ClickHouse could not hold it, and it would be in dead-letters after it was accepted."""
+    asked = RecommendCommand(code="005930", expires_at=expires, request="form-0001")
+    with pytest.raises(Refused, match="later than in a year"):
+        command(asked, "kim", NINE)
+
+
 # --- over HTTP --------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +156,7 @@ async def test_who_gave_a_command_is_whose_token_it_came_with() -> None:
         (SAID | {"expire_at": "2026-03-04T09:00:00+09:00"}, 400),
         (SAID | {"expires_at": "2026-03-04T09:00:00"}, 400),
         (SAID | {"expires_at": "2026-03-04T08:00:00+09:00"}, 409),
+        (SAID | {"expires_at": "9999-12-31T23:59:59-23:59"}, 409),
         (SAID | {"account": "a/b"}, 400),
         (SAID | {"request": "short"}, 400),
         (SAID | {"code": "999999"}, 404),
@@ -151,6 +167,15 @@ async def test_what_makes_no_sense_is_refused_before_kafka_is_asked(body: Any, e
     async with asking(Commands("127.0.0.1:1", lambda: NINE)) as client:
         answer = await client.post("/api/commands/recommend", json=body)
         assert (answer.status_code, list(answer.json())) == (expected, ["error"])
+
+
+@pytest.mark.parametrize("body", [b"[" * 1_000, b"{", b'{"code": "\xff\xfe"}', b"", b"null"])
+async def test_what_is_no_json_is_refused_and_no_fault_of_ours(body: bytes) -> None:
+    async with asking(Commands("127.0.0.1:1", lambda: NINE)) as client:
+        answer = await client.post(
+            "/api/commands/recommend", content=body, headers={"content-type": "application/json"}
+        )
+        assert (answer.status_code, list(answer.json())) == (400, ["error"])
 
 
 async def test_a_kafka_that_is_away_is_said_and_the_next_command_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,19 +10,15 @@ from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
-from clickhouse_connect.driver.client import Client
-
 from deploy.local.kiwoom.catalog import listings
 from deploy.local.kiwoom.exchange import moment
 from deploy.local.kiwoom.market import Crossing, Day
-from sinks.clickhouse.rows import COLUMNS, Place, rows
 from streams.events import (
     KST,
     Bar,
     Gap,
     Reason,
     Recommendation,
-    Record,
     Status,
     Stock,
     Transition,
@@ -162,12 +158,3 @@ def bars_said(day: Day, state: str, cause: str) -> Status:
         component=f"bars/{ACCOUNT}/p", kind="diagnosis", state=state, cause=cause, since=at, at=at, account=ACCOUNT,
         figures={"day": float(f"{day.date:%Y%m%d}")},
     )  # fmt: skip
-
-
-def insert(client: Client, records: list[Record]) -> None:
-    by_table: dict[str, list[Any]] = {}
-    for number, record in enumerate(records):
-        for row in rows(record, Place("t", 0, number)):
-            by_table.setdefault(row.table, []).append(row.values)
-    for table, values in by_table.items():
-        client.insert(table, values, column_names=COLUMNS[table])

@@ -23,8 +23,9 @@ from sinks.report.telling import lacks, say
 from sinks.settings import ClickHouseSettings
 from streams.events import KST, ConfigError, Record
 from tests.sinks.clickhouse.conftest import Server
+from tests.sinks.clickhouse.storing import store
 
-from .days import bars, bars_said, gap, insert, recommendations, simulated, stocks, transitions
+from .days import bars, bars_said, gap, recommendations, simulated, stocks, transitions
 
 FRIDAY, MONDAY, TUESDAY = date(2026, 3, 6), date(2026, 3, 9), date(2026, 3, 10)
 EVENING = datetime(2026, 3, 9, 18, 0, tzinfo=KST)
@@ -46,8 +47,8 @@ def filled(server: Server, days: list[Day]) -> ClickHouseSettings:
         records += [*transitions(day), *recommendations(day), *bars(day)]
     records += [*transitions(days[2]), *recommendations(days[2])]
     records += [gap(days[1], GAPPED, "09:20:00", "09:32:30"), bars_said(days[1], "done", "2026-03-09: all")]
-    insert(client, records)
-    insert(client, [*transitions(days[1])[:500], *recommendations(days[1])])  # copies change nothing
+    store(client, records)
+    store(client, [*transitions(days[1])[:500], *recommendations(days[1])])  # copies change nothing
     client.close()
     return settings
 
