@@ -596,7 +596,7 @@ def _make_app(bootstrap_servers: str, stream: StreamSettings, folder: str, check
         stream_buffer_maxsize=256,
         producer_acks=-1,
         producer_linger=0,
-        producer_max_batch_size=128 * 1024,
+        producer_max_batch_size=outbox.BATCH_BYTES,
         producer_max_request_size=int(topics.DEAD_LETTERS.settings["max.message.bytes"]),
         producer_request_timeout=SEND_TIMEOUT,
         consumer_auto_offset_reset="earliest",

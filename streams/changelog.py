@@ -143,7 +143,7 @@ class Writer:
             bootstrap_servers=bootstrap_servers,
             transactional_id=f"{app_id}-{tp.topic}-{tp.partition}",
             transaction_timeout_ms=int(TIMEOUT * 1000),
-            max_batch_size=128 * 1024,
+            max_batch_size=outbox.BATCH_BYTES,
             request_timeout_ms=int(TIMEOUT * 1000),
         )
 

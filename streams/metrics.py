@@ -39,7 +39,10 @@ LAG: Final = Gauge(
     "hitstream_stream_lag_records", "Records of a partition of ours not yet done.", ["topic", "partition"]
 )
 BATCH_RECORDS: Final = Histogram(
-    "hitstream_stream_batch_records", "Records of one batch.", ["topic"], buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500)
+    "hitstream_stream_batch_records",
+    "Records of one batch.",
+    ["topic"],
+    buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000),
 )
 BATCH_SECONDS: Final = Histogram(
     "hitstream_stream_batch_seconds",

@@ -16,6 +16,10 @@ from typing import Any, Final, Protocol
 
 from aiokafka.partitioner import DefaultPartitioner
 
+#: Bytes of a batch, before compression. A partition takes the next one only when the one before is on its way to the
+#: broker, so what is decided together should fit into one; a broker takes 1 MiB by default.
+BATCH_BYTES: Final = 512 * 1024
+
 _partitioner: Final = DefaultPartitioner()
 
 

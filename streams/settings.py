@@ -61,7 +61,7 @@ class StreamSettings(BaseModel):
         60.0, ge=1, description="Seconds without progress, while Kafka answers, after which a worker is ended as hung."
     )
     batch_records: int = Field(
-        500,
+        2000,
         ge=1,
         le=10_000,
         description="Records of a partition that are decided, sent, written and committed together, at most.",

@@ -190,7 +190,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
     `batch_records` and `fetch_wait` (seconds) are those of `StreamSettings`.
     """
 
-    batch_records = 500
+    batch_records = 2000
     fetch_wait = 0.25
     Consumer = Consumer
     Producer = Producer

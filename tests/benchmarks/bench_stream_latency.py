@@ -36,7 +36,7 @@ CURVES = {
     "state_interval": ("0.005", "0.25", "1"),
     "commit_interval": ("0.1", "5"),
     "fetch_wait": ("0.05", "1.5"),
-    "batch_records": ("50", "2000"),
+    "batch_records": ("50", "500"),
 }
 
 
@@ -49,7 +49,7 @@ class Latencies(Course):
         """Milliseconds: p50 and p99 to the transition, and to the recommendation."""
         prefix = f"{prefix}-" if prefix else topics.PREFIX
         names = [f"{prefix}{name}" for name in ("transitions", "recommendations")]
-        await self._make([topics.CONDITION_EVENTS.name, *names, *(f"{prefix}{name}" for name in state)])
+        await self._make([topics.CONDITION_EVENTS.name, *names, *(name.format(prefix=prefix) for name in state)])
         group = f"latency-{time.time()}"
         words = [word.format(kafka=self.kafka, group=group, prefix=prefix, folder="") for word in command]
         environ = (
@@ -131,7 +131,7 @@ async def bench_stream_latency(fresh_kafka: str) -> None:
         for figure, value in figures.items():
             values.setdefault(name, {}).setdefault(figure, []).append(value)
 
-    note("raw loop", await course.measure(raw, "raw", ["members", "standings"], {}))
+    note("raw loop", await course.measure(raw, "raw", ["{prefix}members", "{prefix}standings"], {}))
     note("defaults", await course.measure(worker, "", STATE, {}))
     for setting, choices in CURVES.items():
         for choice in choices:

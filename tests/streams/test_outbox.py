@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from streams import outbox
+from streams import outbox, topics
 
 
 class Message(msgspec.Struct):
@@ -43,6 +43,11 @@ class Producer:
         future.set_result(SimpleNamespace(offset=self.offset))
         self.offset += batch.record_count()
         return future
+
+
+def test_no_batch_is_larger_than_what_a_broker_takes() -> None:
+    """A broker refuses a whole batch that is larger than the record it would take."""
+    assert outbox.BATCH_BYTES < topics.MAX_RECORD
 
 
 async def test_a_full_batch_is_followed_by_another() -> None:

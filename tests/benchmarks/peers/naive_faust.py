@@ -1,6 +1,6 @@
 """The engine as one first writes it: Faust with typed records, tables, and an awaited send for each output.
 
-python naive_faust.py KAFKA GROUP PREFIX FOLDER worker -l warn
+python naive_faust.py KAFKA GROUP PREFIX FOLDER SOURCE worker -l warn
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import faust
 import msgspec
 from job import Event, Transition, deduplicate, recommend
 
-kafka, group, prefix, folder = sys.argv[1:5]
-del sys.argv[1:5]
+kafka, group, prefix, folder, source = sys.argv[1:6]
+del sys.argv[1:6]
 PARTITIONS = 4
 
 
@@ -57,7 +57,7 @@ app = faust.App(
     producer_acks=-1,
     consumer_auto_offset_reset="earliest",
 )
-events = app.topic("hitstream.condition-events", key_type=bytes, value_type=ConditionEvent, partitions=PARTITIONS)
+events = app.topic(source, key_type=bytes, value_type=ConditionEvent, partitions=PARTITIONS)
 transitions = app.topic(f"{prefix}transitions", key_type=bytes, value_type=Move, partitions=PARTITIONS)
 recommendations = app.topic(f"{prefix}recommendations", value_serializer="raw", partitions=PARTITIONS)
 members = app.Table("members", partitions=PARTITIONS)

@@ -33,6 +33,7 @@ app = Application(
     loglevel="WARNING",
     producer_extra_config={"acks": "all", "enable.idempotence": True},
     topic_create_timeout=60,
+    commit_interval=1.0,  # as ours; until then its changelog is not written
 )
 events = app.topic("hitstream.condition-events", value_deserializer="bytes")
 transitions = app.topic(f"{prefix}transitions", value_deserializer="bytes", value_serializer=Struct())
