@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser
-from screen import DIP, HIGH, Screen, Server, Story, new_screen
+from screen import DIP, HIGH, Screen, Server, Story, new_screen, screen_of
 
 from sinks.live import page as built
+from sinks.live.access import Access, read_tokens
 from streams.events import Reason
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -23,7 +24,12 @@ VIEWS = {
     "health": "#/health",
     "feed": "#/feed",
 }
-DIALOGS = {"settings": '[data-testid="settings-button"]', "recommend": '[data-testid="recommend-button"]'}
+DIALOGS = {
+    "settings": '[data-testid="settings-button"]',
+    "recommend": '[data-testid="recommend-button"]',
+    "help": "button.help",
+    "withdraw": "tr.details button",
+}
 
 
 def furnish(server: Server) -> None:
@@ -69,7 +75,6 @@ def test_axe_finds_nothing_serious(chromium: Browser, server: Server, axe: str, 
     with new_screen(chromium, server, lang=lang, theme=theme) as screen:
         screen.open()
         screen.page.evaluate(axe)
-        screen.page.wait_for_selector('[data-testid="recommendation-row"]')
         screen.page.click('[data-testid="recommendation-row"] .chevron')
         screen.page.click('[data-area="now"] summary')
         wrong: dict[str, list[str]] = {}
@@ -78,12 +83,40 @@ def test_axe_finds_nothing_serious(chromium: Browser, server: Server, axe: str, 
             screen.page.wait_for_timeout(250)
             wrong[view] = findings(screen)
         screen.page.evaluate("location.hash = '#/'")
+        screen.page.click('[data-testid="recommendation-row"] .chevron')
         for name, button in DIALOGS.items():
             screen.page.click(button)
             wrong[name] = findings(screen)
             screen.page.keyboard.press("Escape")
-        assert {view: found for view, found in wrong.items() if found} == {}
         assert screen.errors == []
+        server.stop()
+        screen.page.wait_for_selector('[data-testid="stale-banner"]')
+        wrong["stale"] = findings(screen)
+        assert {view: found for view, found in wrong.items() if found} == {}
+
+
+@pytest.mark.parametrize("lang", ["ko-KR", "en-US"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_login_page_is_for_everybody_too(
+    chromium: Browser, server: Server, axe: str, lang: str, theme: Literal["light", "dark"]
+) -> None:
+    server.stop()
+    server.access = Access(read_tokens("kim:a-token-of-kims-own", may_write=True, setting="live.write_tokens"))
+    server.start()
+    context = chromium.new_context(locale=lang, color_scheme=theme)
+    try:
+        screen = screen_of(context, server)
+        screen.page.goto(f"http://127.0.0.1:{server.port}/")
+        screen.page.evaluate(axe)
+        assert findings(screen) == []
+        assert screen.page.evaluate("document.activeElement.name") == "token"
+        screen.page.keyboard.type("a-wrong-token")
+        screen.page.keyboard.press("Enter")
+        screen.page.wait_for_selector("[role=alert]:not(:empty)")
+        screen.page.evaluate(axe)
+        assert findings(screen) == []
+    finally:
+        context.close()
 
 
 @pytest.mark.parametrize("colours", ["western", "safe"])
