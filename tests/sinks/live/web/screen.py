@@ -52,6 +52,15 @@ NAMES: Final = {
     "0004V0": "엔비알모션",
     "010140": "삼성중공업",
 }
+SETTLED: Final = """async () => {
+    let before = "";
+    for (let same = 0; same < 4; ) {  // frames in a row in which nothing came: neither a view's code nor an answer
+        await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 20)));
+        const now = String(document.querySelectorAll("main *").length);
+        same = now === before ? same + 1 : 0;
+        before = now;
+    }
+}"""
 HIGH: Final = "신고가 돌파"
 DIP: Final = "눌림목"
 
@@ -320,6 +329,11 @@ class Screen:
         """Open the page somewhere and wait until it is live."""
         self.page.goto(f"http://127.0.0.1:{self.server.port}/{place}")
         self.live()
+
+    def go(self, place: str) -> None:
+        """Go to another place of the open page, as a link does, and wait until everything that is there has come."""
+        self.page.evaluate("place => { location.hash = place }", place)
+        self.page.evaluate(SETTLED)
 
     def log_in(self, token: str, place: str = "#/") -> None:
         """Open the page somewhere, be asked for a token, and give it."""

@@ -487,8 +487,8 @@ def test_a_torrent_is_drawn_a_few_times_and_leaves_nothing_behind(screen: Screen
     burst(100)  # a hundred deltas, written at once
     drawings = int(page.evaluate("window.drawings"))
     assert 0 < drawings < 40, drawings
-    burst(1_500)
+    burst(800)
     held = page.evaluate("document.querySelectorAll('*').length")
-    burst(1_500)
+    burst(800)
     assert len(screen.rows("feed-row", "data-code")) == 200
     assert page.evaluate("document.querySelectorAll('*').length") <= held * 1.02
