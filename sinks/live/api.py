@@ -8,6 +8,7 @@ structs they return; every answer that is not 2xx is a `Problem`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Final, Literal
@@ -242,11 +243,19 @@ def handlers(
         interval: Annotated[Literal["1m", "1d"], QueryParameter(description="Minutes of a day, or days.")] = "1m",
         day: OfDay = None,
     ) -> Bars:
-        """Minute bars of a day, or the daily bars of the year until then. Only today's minutes need no ClickHouse."""
+        """Minute bars of a day, or the daily bars of the year until then. Only today's minutes need no ClickHouse.
+
+        Today's are made of the prices that were heard, until Kiwoom's own have been fetched.
+        """
         known = hub()
         asked = day or known.day or trading_date(now())
         if interval == "1m" and asked == known.day:
-            return Bars(code=code, interval=interval, date=asked, source="quotes", bars=known.candles(code))
+            heard = known.candles(code)
+            with contextlib.suppress(HistoryAway):  # today's prices are here, whatever became of ClickHouse
+                if history.is_there and known.has_bars() and (own := await history.bars(code, interval, asked)):
+                    later = tuple(bar for bar in heard if bar.at > own[-1].at)
+                    return Bars(code=code, interval=interval, date=asked, source="bars", bars=own + later)
+            return Bars(code=code, interval=interval, date=asked, source="quotes", bars=heard)
         found = await history.bars(code, interval, asked)
         return Bars(code=code, interval=interval, date=asked, source="bars", bars=found)
 

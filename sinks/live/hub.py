@@ -521,6 +521,14 @@ class Hub:
         """A stock's minutes of today, as far as its price was heard; oldest first."""
         return self._prices.candles(code) if self.shows_prices else ()
 
+    def has_bars(self) -> bool:
+        """Whether Kiwoom's own minutes of today have been fetched, all or some."""
+        today = self.day and float(self.day.strftime("%Y%m%d"))
+        return any(
+            status.component.startswith("bars/") and status.figures.get("day") == today and status.figures.get("bars")
+            for status in self._components.values()
+        )
+
     # --- joins -----------------------------------------------------------------------------------------------------
 
     def _newest(self) -> list[tuple[datetime, int, str, Transition]]:

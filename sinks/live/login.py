@@ -55,7 +55,7 @@ _PAGE: Final = """<!doctype html>
 <body>
 <main>
 <h1>Hitstream</h1>
-<form method="post" action="/login">
+<form method="post">
 <p role="alert">{said}</p>
 <label>{field} <input type="password" name="token" autocomplete="current-password" required autofocus></label>
 <button>{button}</button>

@@ -143,6 +143,7 @@ def watched(browser: Browser, screen: Screen, market: Market) -> dict[str, float
         for one in events
         if one["name"].endswith("RunTask") and "tdur" in one and (one["pid"], one["tid"]) in mains
     ]
+    assert own, "the trace has no task of the page's main thread: nothing was measured"
     return {
         "told": told, "frames": frames / took, "long": len(long), "longest": max(long, default=0.0),
         "median": statistics.median(long) if long else 0.0, "own": sum(each > 50 for each in own),

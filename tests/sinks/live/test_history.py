@@ -24,12 +24,13 @@ from sinks.clickhouse.migrate import migrate
 from sinks.clickhouse.writer import insert_again
 from sinks.consumer import Received
 from sinks.live import history as module
+from sinks.live.answers import Candle
 from sinks.live.history import History
 from sinks.live.hub import Hub, Limits
 from sinks.live.server import application
 from sinks.live.stream import Broadcaster
 from sinks.settings import ClickHouseSettings
-from streams.events import Bar, ConditionEvent, Record, Stock, Transition, encode
+from streams.events import Bar, ConditionEvent, Quote, Record, Status, Stock, Transition, encode
 
 TODAY = NINE
 YESTERDAY = NINE - timedelta(days=1)
@@ -185,6 +186,48 @@ async def test_a_stocks_history_and_bars(settings: ClickHouseSettings) -> None:
         assert datetime.fromisoformat(minutes["bars"][1]["at"]) == YESTERDAY + timedelta(minutes=1)
         daily = (await client.get(f"/api/stocks/000001/bars?interval=1d&date={PAST}")).json()
         assert [bar["volume"] for bar in daily["bars"]] == [0, 1, 2]
+
+
+class Own(History):
+    """A ClickHouse that has the first minute of today's own bars, or that is away."""
+
+    def __init__(self) -> None:
+        super().__init__(ClickHouseSettings(dsn="clickhouse://nowhere"))
+        self.is_away = False
+
+    async def bars(self, code: str, interval: str, day: date) -> tuple[Candle, ...]:
+        if self.is_away:
+            raise module.HistoryAway("It is away.")
+        return (Candle(at=TODAY, open=1, high=2, low=1, close=2, volume=7),)
+
+
+async def test_todays_minutes_are_kiwooms_own_once_these_have_been_fetched() -> None:
+    hub, history = Hub(epoch="e"), Own()
+    broadcaster = Broadcaster(hub, lambda: NINE + timedelta(minutes=10))
+    for minute in range(3):
+        at = TODAY + timedelta(minutes=minute)
+        price = 100 + minute
+        hub.apply(
+            Quote(code="000001", at=at, received_at=at, price=price, high=price, low=price, volume=1, trades=1), at
+        )
+    broadcaster.open()
+    app = application(broadcaster, history=history, now=lambda: NINE)
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+
+        async def told() -> tuple[str, list[int]]:
+            answer = (await client.get("/api/stocks/000001/bars")).json()
+            return answer["source"], [bar["close"] for bar in answer["bars"]]
+
+        assert await told() == ("quotes", [100, 101, 102])
+        figures = {"day": float(f"{TODAY:%Y%m%d}"), "bars": 3.0}
+        hub.apply(
+            Status(component="bars/main/p1", kind="diagnosis", state="partial", since=TODAY, at=TODAY, figures=figures),
+            TODAY,
+        )
+        assert await told() == ("bars", [2, 101, 102]), "what they do not reach to is what was heard"
+        history.is_away = True
+        assert await told() == ("quotes", [100, 101, 102])
 
 
 VIEW = """

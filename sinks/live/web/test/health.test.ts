@@ -127,6 +127,11 @@ describe("the health of everything", () => {
     expect(health(start({ components: [old] }), nine + day + 1).tone).toBe("rest");
   });
 
+  it("is good while the bars of the day are fetched: nothing waits for them", () => {
+    const bars = component({ component: "bars/main/p1", kind: "diagnosis", state: "running" });
+    expect(health(start({ components: [component(), bars] }), nine)).toEqual({ tone: "good", troubles: 0 });
+  });
+
   it("is unknown while nobody has said anything", () => {
     expect(health(start(), nine).tone).toBe("unknown");
   });

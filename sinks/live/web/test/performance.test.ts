@@ -43,6 +43,11 @@ test("rows are found by account and condition, in the order of time", () => {
 describe("hits per minute", () => {
   test("go on with zeros until now: a quiet hour is seen as one", () =>
     expect(minutesOf({ minutes_from: NINE, hits: [2, 0, 1] }, parse(at(290))).hits).toEqual([2, 0, 1, 0, 0]));
+  test("end with the close, unless a hit came after it", () => {
+    const hits = Array.from({ length: 400 }, () => 0);
+    expect(minutesOf({ minutes_from: NINE, hits: [1] }, parse(NINE) + 12 * 3_600_000).times.length).toBe(391);
+    expect(minutesOf({ minutes_from: NINE, hits }, parse(NINE) + 12 * 3_600_000).times.length).toBe(400);
+  });
   test("are none before the first", () => expect(minutesOf({ minutes_from: null, hits: [] }, parse(NINE)).times).toEqual([]));
 });
 

@@ -1,7 +1,7 @@
 """The page in Chromium over a hub that the test feeds: what a reader of it sees, without Kafka and without waiting.
 
-The server runs in a thread of its own, so that the test can drive the browser step by step. What the hub alone does not
-know – ClickHouse's answers, who the reader is – is answered in the browser, in the shapes of `lib/contract.ts`.
+The server is the product's own, in a thread so that the test can drive the browser step by step; only ClickHouse
+(`Past`) and Kafka (`Told`) are stood in for.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, Route
+from playwright.sync_api import Browser, BrowserContext, Page
 
+from sinks.live.access import Access
+from sinks.live.answers import Accepted, Candle, HistoryLine, Performance, RecommendCommand, WithdrawCommand
+from sinks.live.commands import Commands, command
+from sinks.live.cursor import Place
+from sinks.live.history import Filter, History, HistoryAway
 from sinks.live.hub import Hub
 from sinks.live.server import application, listen, serve
 from sinks.live.stream import Broadcaster
 from streams.events import (
     KST,
+    Command,
+    HitstreamError,
     Quote,
     Reason,
     Recommendation,
@@ -46,16 +52,31 @@ NAMES: Final = {
     "0004V0": "엔비알모션",
     "010140": "삼성중공업",
 }
+SETTLED: Final = """async () => {
+    let before = "";
+    for (let same = 0; same < 4; ) {  // frames in a row in which nothing came: neither a view's code nor an answer
+        await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 20)));
+        const now = String(document.querySelectorAll("main *").length);
+        same = now === before ? same + 1 : 0;
+        before = now;
+    }
+}"""
 HIGH: Final = "신고가 돌파"
 DIP: Final = "눌림목"
 
 
 class Server:
-    """The real hub and server in a thread; can be stopped and started again on its port, with another epoch."""
+    """The real hub and server in a thread; can be stopped and started again on its port, with another epoch.
+
+    `access` is taken at the next start; there are no tokens at first.
+    """
 
     def __init__(self) -> None:
         self.at = NINE
         self.port = 0
+        self.access = Access()
+        self.past = Past()
+        self.told = Told(lambda: self.at)
         self._epochs = 0
         self._records: list[Record] = []
         self.hub: Hub
@@ -82,7 +103,15 @@ class Server:
 
             async def both() -> None:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(serve(application(self._broadcaster), sock, self._broadcaster))
+                    app = application(
+                        self._broadcaster,
+                        access=self.access,
+                        history=self.past,
+                        commands=self.told,
+                        user="trader",
+                        now=lambda: self.at,
+                    )
+                    group.create_task(serve(app, sock, self._broadcaster))
                     group.create_task(self._broadcaster.run())
 
             self._task = asyncio.ensure_future(both())
@@ -232,106 +261,66 @@ class Story:
         return Quote(**(values | over))
 
 
-class Answers:
-    """What the API says beyond the hub, as the test wants it; what it was commanded is kept."""
+class Past(History):
+    """ClickHouse as the test wants it: one earlier day of a stock, and how one condition fared."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.may_write = True
-        self.commanded: list[dict[str, Any]] = []
-        self.refusal: tuple[int, str] | None = None
-        self.history_away = False
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.is_away = False
 
-    def __call__(self, route: Route) -> None:
-        """Answer a request, or pass it on to the server."""
-        path = urlsplit(route.request.url).path.split("/api/", 1)[1]
-        found = self._find(path, route)
-        if found is None:
-            route.fallback()
-        else:
-            status, body = found
-            route.fulfill(status=status, json=body)
+    @property
+    def is_there(self) -> bool:
+        return True
 
-    def _find(self, path: str, route: Route) -> tuple[int, Any] | None:
-        at = self._server.at
-        parts = path.split("/")
-        if path == "session":
-            return 200, {"who": "trader", "may_write": self.may_write, "csrf": "proof", "may_log_out": False,
-                         "accounts": ["main"], "has_history": True}  # fmt: skip
-        if parts[0] == "commands":
-            if self.refusal:
-                return self.refusal[0], {"error": self.refusal[1]}
-            body = json.loads(route.request.post_data or "{}")
-            self.commanded.append({"kind": parts[1], "proof": route.request.headers.get("x-hitstream-csrf"), **body})
-            return 202, {"id": f"command-{len(self.commanded)}", "at": at.isoformat()}
-        if path == "stocks":
-            return 200, [{"code": code, "name": name, "market": "KOSPI", "previous_close": 10_000}
-                         for code, name in NAMES.items()]  # fmt: skip
-        if parts[0] == "stocks" and parts[2:] == ["bars"]:
-            opened = NINE
-            candles = [{"at": (opened + timedelta(minutes=n)).isoformat(), "open": 10_000 + n, "high": 10_020 + n,
-                        "low": 9_990 + n, "close": 10_010 + n, "volume": 100} for n in range(30)]  # fmt: skip
-            return 200, {"code": parts[1], "interval": "1m", "date": "2026-03-04", "source": "quotes", "bars": candles}
-        if self.history_away and (parts[2:] == ["history"] or path == "performance"):
-            return 503, {"error": "ClickHouse does not answer: check that it runs."}
-        if parts[0] == "stocks" and parts[2:] == ["history"]:
-            return 200, [{"date": "2026-03-03", "account": "main", "condition": HIGH, "visits": 3,
-                          "first_at": NINE.isoformat(), "last_at": NINE.isoformat(), "dwell": 200.0}]  # fmt: skip
-        if parts[0] == "stocks" and len(parts) == 2:
-            return 200, self._stock(parts[1])
-        if path == "performance":
-            return 200, [_performance(horizon, gaps=2) for horizon in
-                         ("1m", "5m", "30m", "close", "next_open", "best", "worst")]  # fmt: skip
-        if parts[0] == "conditions" and len(parts) == 3:
-            return 200, self._condition(unquote(parts[2]))
-        return None
+    async def visits(self, code: str, first: date, last: date) -> tuple[HistoryLine, ...]:
+        self._answer()
+        return (HistoryLine(date=last - timedelta(days=1), account="main", condition=HIGH, visits=3, first_at=NINE,
+                            last_at=NINE, dwell=200.0),)  # fmt: skip
 
-    def _stock(self, code: str) -> dict[str, Any]:
-        lines = reversed([line.transition for line in self._server.hub.transitions(limit=1_000, code=code) or ()])
-        visits: dict[tuple[str, int], dict[str, Any]] = {}
-        for line in lines:
-            visit = visits.setdefault(
-                (line.condition, line.entry),
-                {"account": "main", "condition": line.condition, "entry": line.entry, "since": line.since.isoformat(),
-                 "until": None, "dwell": None, "origin": line.origin, "initial": line.initial, "gap_from": None,
-                 "gap_to": None},
-            )  # fmt: skip
-            if line.kind == "exited":
-                visit |= {"until": line.at.isoformat(), "dwell": line.dwell}
-        return {
-            "stock": {"code": code, "name": NAMES.get(code, ""), "market": "KOSPI", "previous_close": 10_000},
-            "price": None, "visits": list(visits.values()), "recommendations": [],
-        }  # fmt: skip
+    async def performance(self, first: date, last: date, cost: float) -> tuple[Performance, ...]:
+        self._answer()
+        return tuple(
+            Performance(account="main", condition=HIGH, horizon=horizon, hits=110, priced=100, mean=0.4, median=0.3,
+                        q1=-0.2, q3=0.9, positive=0.6, low=0.1, high=0.7, sample_mean=0.05, sample_cases=4000,
+                        difference=0.35, difference_low=0.05, difference_high=0.65, gaps=2)
+            for horizon in ("1m", "5m", "30m", "close", "next_open", "best", "worst")
+        )  # fmt: skip
 
-    def _condition(self, condition: str) -> dict[str, Any]:
-        inside: dict[str, dict[str, Any]] = {}
-        for line in reversed(self._server.hub.transitions(limit=1_000, condition=condition) or ()):
-            code = line.transition.code
-            if line.transition.kind == "entered":
-                inside[code] = {"code": code, "name": line.name, "since": line.transition.at.isoformat(),
-                                "entry": line.transition.entry, "price": None}  # fmt: skip
-            else:
-                inside.pop(code, None)
-        return {"condition": {}, "members": list(inside.values()), "minutes_from": NINE.isoformat(),
-                "hits": [1, 0, 4, 2], "gaps": []}  # fmt: skip
+    async def bars(self, code: str, interval: Any, day: date) -> tuple[Candle, ...]:
+        self._answer()
+        return (Candle(at=NINE, open=10_000, high=10_020, low=9_990, close=10_010, volume=100),)
+
+    async def transitions(self, wanted: Filter, before: Place | None, limit: int) -> list[Transition]:
+        self._answer()
+        return []
+
+    def _answer(self) -> None:
+        if self.is_away:
+            raise HistoryAway("ClickHouse does not answer: check that it runs.")
 
 
-def _performance(horizon: str, **over: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "account": "main", "condition": HIGH, "horizon": horizon, "hits": 110, "priced": 100, "mean": 0.4,
-        "median": 0.3, "q1": -0.2, "q3": 0.9, "positive": 0.6, "low": 0.1, "high": 0.7, "sample_mean": 0.05,
-        "sample_cases": 4000, "difference": 0.35, "difference_low": 0.05, "difference_high": 0.65, "gaps": 0,
-    }  # fmt: skip
-    return values | over
+class Told(Commands):
+    """Kafka as the test wants it: it keeps the commands that it was given, or refuses them."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        super().__init__("", now)
+        self.records: list[Command] = []
+        self.refusal: HitstreamError | None = None
+
+    async def send(self, asked: RecommendCommand | WithdrawCommand, by: str) -> Accepted:
+        record = command(asked, by, self._now())
+        if self.refusal:
+            raise self.refusal
+        self.records.append(record)
+        return Accepted(id=record.id, at=record.at)
 
 
 class Screen:
     """One open page, and everything that went wrong on it."""
 
-    def __init__(self, page: Page, server: Server, answers: Answers) -> None:
+    def __init__(self, page: Page, server: Server) -> None:
         self.page = page
         self.server = server
-        self.answers = answers
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
@@ -339,6 +328,18 @@ class Screen:
     def open(self, place: str = "#/") -> None:
         """Open the page somewhere and wait until it is live."""
         self.page.goto(f"http://127.0.0.1:{self.server.port}/{place}")
+        self.live()
+
+    def go(self, place: str) -> None:
+        """Go to another place of the open page, as a link does, and wait until everything that is there has come."""
+        self.page.evaluate("place => { location.hash = place }", place)
+        self.page.evaluate(SETTLED)
+
+    def log_in(self, token: str, place: str = "#/") -> None:
+        """Open the page somewhere, be asked for a token, and give it."""
+        self.page.goto(f"http://127.0.0.1:{self.server.port}/{place}")
+        self.page.fill('input[name="token"]', token)
+        self.page.click("button")
         self.live()
 
     def live(self) -> None:
@@ -384,10 +385,7 @@ def choices(**preferences: str) -> str:
 def screen_of(context: BrowserContext, server: Server) -> Screen:
     """A page in this context that nothing has been opened in yet."""
     context.set_default_timeout(DEADLINE * 1000)
-    page = context.new_page()
-    answers = Answers(server)
-    page.route("**/api/**", answers)
-    return Screen(page, server, answers)
+    return Screen(context.new_page(), server)
 
 
 @contextmanager

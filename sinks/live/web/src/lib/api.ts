@@ -42,6 +42,17 @@ export const ask = <T>(path: string, query: Readonly<Record<string, string>> = {
   return answerOf<T>(fetch(apiUrl(path, query), { signal: cancel ? AbortSignal.any([cancel, patience]) : patience }));
 };
 
+/** End the login; whether the server has done so. */
+export const logOut = async (session: Session): Promise<boolean> => {
+  try {
+    const headers = { "x-hitstream-csrf": session.csrf };
+    const url = new URL("logout", document.baseURI);
+    return (await fetch(url, { method: "POST", headers, signal: AbortSignal.timeout(PATIENCE) })).ok;
+  } catch {
+    return false;
+  }
+};
+
 /** POST a command; the session proves that it is the page that asks. */
 export const command = (path: string, body: object, session: Session): Promise<Answer<Accepted>> =>
   answerOf<Accepted>(

@@ -96,7 +96,7 @@ export class Chart {
     this.#chart.applyOptions({
       layout: { background: { type: ColorType.Solid, color: surface }, textColor: text, fontFamily: font },
       grid: { vertLines: { color: line }, horzLines: { color: line } },
-      timeScale: { borderColor: line },
+      timeScale: { borderColor: line, maxBarSpacing: 40, rightOffset: 2 },
       rightPriceScale: { borderColor: line, scaleMargins: { top: 0.12, bottom: 0.2 } },
     });
     this.#candles.applyOptions({

@@ -1,6 +1,6 @@
 /** Commands as Svelte sees them: who may send any, what was sent, and what came of it. */
 
-import { ask, command } from "./api";
+import { ask, command, logOut } from "./api";
 import { followUp, withChange, withNew, type Sent } from "./commands";
 import type { RecommendCommand, Session, WithdrawCommand } from "./contract";
 import type { State } from "./store";
@@ -26,6 +26,12 @@ class Commands {
   async recall(): Promise<void> {
     const answer = await ask<Session>("session");
     this.session = answer.ok ? answer.value : null;
+  }
+
+  /** End the login, and with it this page: the server shows its login page instead. */
+  async logOut(): Promise<void> {
+    if (this.session) await logOut(this.session);
+    location.reload();
   }
 
   recommend(given: Omit<RecommendCommand, "request">): Promise<boolean> {

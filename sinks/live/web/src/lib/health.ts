@@ -67,6 +67,10 @@ export function completeness(status: Status): { readonly there: number; readonly
   return expected ? { there: (fetched ?? 0) + (empty ?? 0), wanted: expected } : null;
 }
 
+/** Whether it is a search or the bars of a day in the course of their work, which nothing else waits for. */
+const isAtWork = (status: Status): boolean =>
+  (isSearch(status) || isBars(status)) && ["running", "waiting", "partial"].includes(status.state);
+
 /** A moment among the figures (Unix seconds), in milliseconds; null if it is not there. */
 export function moment(status: Status, name: "last" | "next"): number | null {
   const seconds = status.figures?.[name];
@@ -127,7 +131,7 @@ export function health(state: State, now: number): Health {
   for (const { status } of state.components.values()) {
     const tone = each.get(status.component)!;
     const role = componentWord(status, now, state.speed) === "stuck" ? null : roleOf(status);
-    if (role === null) tones.push(tone);
+    if (role === null) tones.push(isAtWork(status) ? "rest" : tone);
     else roles.set(role, [...(roles.get(role) ?? []), tone]);
   }
   for (const held of roles.values()) tones.push(...(held.includes("good") ? (["good"] as const) : held));

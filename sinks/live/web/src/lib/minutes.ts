@@ -11,11 +11,18 @@ export interface Minutes {
   readonly hits: readonly number[];
 }
 
-/** The minutes from the first that had a hit until now; those without hits are zeros, not holes. */
+/** The regular session ends at 15:30 KST, which is 06:30 UTC; hours. */
+const CLOSE = 6.5;
+
+/**
+ * The minutes from the first that had a hit until now, or until the close if no hit came after it; those without hits
+ * are zeros, not holes.
+ */
 export function minutesOf(detail: Pick<ConditionDetail, "minutes_from" | "hits">, now: number): Minutes {
   if (detail.minutes_from === null) return { times: [], hits: [] };
   const from = Math.floor(parse(detail.minutes_from) / 1000 / MINUTE) * MINUTE;
-  const until = Math.floor(now / 1000 / MINUTE) * MINUTE;
+  const close = Math.floor(from / 86_400) * 86_400 + CLOSE * 3600;
+  const until = Math.min(Math.floor(now / 1000 / MINUTE) * MINUTE, close);
   const count = Math.max(detail.hits.length, Math.min(24 * 60, (until - from) / MINUTE + 1));
   const every = Array.from({ length: count }, (_, index) => index);
   return { times: every.map((index) => from + index * MINUTE), hits: every.map((index) => detail.hits[index] ?? 0) };
