@@ -184,7 +184,7 @@ def _schema(asker: Asker) -> tuple[int, str]:
 
 
 def _tables(asker: Asker) -> list[str]:
-    """The product's tables that this database has."""
+    """The product's tables that this database has, but for those that the sink works out of them (`rows.DERIVED`)."""
     there = set(asker.text("SELECT name FROM system.tables WHERE database = currentDatabase()").split("\n"))
     return [table for table in COLUMNS if table in there]
 

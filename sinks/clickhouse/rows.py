@@ -379,3 +379,6 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     table.name: (*table.columns, "_topic", "_partition", "_offset") for tables in _TABLES.values() for table in tables
 }
 """The columns of each table, in the order in which they are filled."""
+
+DERIVED: Final = ("hit_returns",)
+"""Tables that no record goes to: worked out of the others, and again at any time, so that no backup holds them."""

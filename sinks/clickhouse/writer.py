@@ -28,6 +28,7 @@ from ..consumer import Batch, Received, Refused, Retryable, consume, slices
 from ..settings import ClickHouseSettings
 from .connection import REQUEST_SECONDS, connect_async, first_line, parse_dsn
 from .migrate import migrate
+from .returns import keep
 from .rows import COLUMNS, Part, parts
 
 log = structlog.get_logger(__name__)
@@ -88,6 +89,7 @@ async def run(
     await asyncio.to_thread(migrate, settings)
     client = await connect_async(settings)
     writer = Writer(client, parse_dsn(settings.dsn).address)
+    keeping = asyncio.create_task(keep(settings, now), name="hit_returns")
     try:
         await consume(
             bootstrap_servers=bootstrap_servers,
@@ -102,6 +104,8 @@ async def run(
             ready=ready,
         )
     finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
         await client.close()
 
 

@@ -166,7 +166,10 @@ class HistoryLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
-    """How the hits of a condition fared over one horizon: see `condition_performance` in docs/analytics.md."""
+    """How the hits of a condition fared over one horizon: see `condition_performance` in docs/analytics.md.
+
+    `as_of` is when the figures were worked out; None means just now.
+    """
 
     account: str
     condition: str
@@ -186,6 +189,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     difference_low: float | None
     difference_high: float | None
     gaps: int
+    as_of: datetime | None = None
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):

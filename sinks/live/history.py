@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from datetime import date, timedelta
+from collections import OrderedDict
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Literal
 
 import structlog
@@ -78,14 +79,38 @@ WHERE interval = '1d' AND date BETWEEN {first:Date} AND {day:Date} AND code = {c
 _PERFORMANCE: Final = """
 SELECT account, condition, horizon, hits, priced, mean, median, q1, q3, positive, low, high, sample_mean, sample_cases,
        difference, difference_low, difference_high, gaps
-FROM condition_performance(from_date = {first:Date}, to_date = {last:Date}, cost = {cost:Float64})
+FROM {view}(from_date = {first:Date}, to_date = {last:Date}, cost = {cost:Float64})
 ORDER BY account, condition, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon)
 LIMIT 20000
 """
 
+# When each day with hits was last filled in `hit_returns`; `behind` if that was long before its last transition came.
+_FILLED: Final = """
+SELECT t.date AS date, ifNull(f.at, toDateTime64(0, 6, 'UTC')) AS filled_at,
+       filled_at + INTERVAL 5 MINUTE < t.newest AS behind
+FROM
+(
+    SELECT date, max(inserted_at) AS newest FROM transitions
+    WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY date
+) AS t
+LEFT JOIN
+(
+    SELECT date, max(filled_at) AS at FROM hit_returns
+    WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND entry = 0 GROUP BY date
+) AS f ON f.date = t.date
+ORDER BY date
+"""
+_KEPT: Final = 64  # answers
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_Filled = tuple[date, datetime, bool]
+
 
 class HistoryAway(HitstreamError):
     """ClickHouse is not configured, does not answer, or lacks what was asked for."""
+
+
+class NotMigrated(HistoryAway):
+    """ClickHouse has not all tables and views yet."""
 
 
 class Filter(dict[str, Any]):
@@ -105,6 +130,8 @@ class History:
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._computing = asyncio.Lock()
+        self._kept: OrderedDict[tuple[date, date, float], tuple[list[_Filled], tuple[Performance, ...]]] = OrderedDict()
 
     @property
     def is_there(self) -> bool:
@@ -134,9 +161,28 @@ class History:
         return tuple(Candle(**row) for row in await self._ask(query, {"code": code, "day": day, "first": first}))
 
     async def performance(self, first: date, last: date, cost: float) -> tuple[Performance, ...]:
-        """How the hits of every condition fared. Raises HistoryAway."""
-        rows = await self._ask(_PERFORMANCE, {"first": first, "last": last, "cost": cost})
-        return tuple(Performance(**row) for row in rows)
+        """How the hits of every condition fared: out of `hit_returns` if all of these days are there, else now.
+
+        What comes out of it is kept, and told again until one of the days is filled anew. Raises HistoryAway.
+        """
+        asked = {"first": first, "last": last}
+        try:
+            filled = [(row["date"], row["filled_at"], bool(row["behind"])) for row in await self._ask(_FILLED, asked)]
+        except NotMigrated:  # of an earlier version: the views may be there
+            filled = [(first, _NEVER, True)]
+        if any(behind for _, _, behind in filled):
+            query = _PERFORMANCE.replace("{view}", "condition_performance")
+            return tuple(Performance(**row) for row in await self._ask(query, asked | {"cost": cost}))
+        async with self._computing:  # who asks the same meanwhile gets the same answer
+            kept = self._kept.get((first, last, cost))
+            if kept is None or kept[0] != filled:
+                query = _PERFORMANCE.replace("{view}", "condition_performance_stored")
+                as_of = min((at for _, at, _ in filled), default=None)
+                rows = await self._ask(query, asked | {"cost": cost})
+                kept = self._kept[first, last, cost] = filled, tuple(Performance(**row, as_of=as_of) for row in rows)
+                if len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+            return kept[1]
 
     async def close(self) -> None:
         """Let go of ClickHouse."""
@@ -174,7 +220,7 @@ class History:
             _log.warning("live.history_away", why=first_line(error))
             code = getattr(error, "code", None)
             if code in _UNKNOWN_NAMES:
-                raise HistoryAway("ClickHouse has not all tables and views yet: run `hitstream migrate`.") from error
+                raise NotMigrated("ClickHouse has not all tables and views yet: run `hitstream migrate`.") from error
             raise HistoryAway("ClickHouse does not answer this in time: ask again, or for less.") from error
         finally:
             self._turns.release()

@@ -8,11 +8,12 @@ it, once to warm up and `HITSTREAM_TEST_ROUNDS` times; told is the time until al
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ import past
 from embedded import Server
 from harness import ROUNDS, Result, keep
 
-from sinks.clickhouse.connection import connect, first_line
+from sinks.clickhouse.connection import connect, connect_async, first_line
 from sinks.clickhouse.migrate import migrate
+from sinks.clickhouse.returns import fill, look
+from sinks.settings import ClickHouseSettings
 
 DAYS = int(os.environ.get("HITSTREAM_TEST_DAYS", "250"))
 SCALE = past.Scale(
@@ -70,6 +73,7 @@ OF_A_DAY = {
 }
 VIEWS = {
     "condition_performance": "cost = 0.23",
+    "condition_performance_stored": "cost = 0.23",
     "condition_overlap": "within = 10",
     "condition_dwell": "",
     "condition_activity": "",
@@ -88,15 +92,32 @@ OF_ALL = {
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
+def settings(tmp_path: Path) -> Iterator[ClickHouseSettings]:
     server = Server(tmp_path / "clickhouse")
     server.start()
     settings = server.settings()
     migrate(settings)
+    yield settings
+    server.kill()
+
+
+@pytest.fixture
+def client(settings: ClickHouseSettings) -> Iterator[Client]:
     client = connect(settings)
     yield client
     client.close()
-    server.kill()
+
+
+async def keep_up(settings: ClickHouseSettings, first: date) -> list[float]:
+    """Fill `hit_returns` from `first` on, as the sink does; milliseconds of each day."""
+    client = await connect_async(settings)
+    rounds = []
+    for day in await look(client, first):
+        started = time.perf_counter()
+        await fill(client, day)
+        rounds.append(1000 * (time.perf_counter() - started))
+    await client.close()
+    return rounds
 
 
 def asked(client: Client, day: date, views: set[str]) -> dict[str, str]:
@@ -105,8 +126,10 @@ def asked(client: Client, day: date, views: set[str]) -> dict[str, str]:
     queries = {**OF_A_DAY, **OF_ALL}
     for view, more in VIEWS.items():
         if view in views:
+            rest = f", {more}" if more else ""
+            nothing = "from_date = '2100-01-01', to_date = '2100-01-01'"
+            queries[f"{view}, of nothing"] = f"SELECT * FROM {view}({nothing}{rest})"
             for span, first in (("a day", "{day:Date}"), ("a week", "{day:Date} - 6")):
-                rest = f", {more}" if more else ""
                 queries[f"{view}, {span}"] = f"SELECT * FROM {view}(from_date = {first}, to_date = {{day:Date}}{rest})"
     return {name: query.replace("{code:String}", f"'{code}'") for name, query in queries.items()}
 
@@ -140,7 +163,7 @@ def insert_again(client: Client, day: date) -> list[float]:
     return rounds[1:]
 
 
-def bench_queries(client: Client) -> None:
+def bench_queries(client: Client, settings: ClickHouseSettings) -> None:
     """The same questions about the last day, with more and more days behind it."""
     past.list_stocks(client)
     views = {row[0] for row in client.query("SHOW TABLES").result_rows}
@@ -154,6 +177,9 @@ def bench_queries(client: Client) -> None:
         figure = f"ms, {number} day{'s' if number > 1 else ''}"
         print(f"{number} days after {time.monotonic() - began:.0f} s", flush=True)
         values.setdefault("insert 10,000 quotes", {})[figure] = insert_again(client, day)
+        values.setdefault("fill a day of hit_returns", {})[figure] = asyncio.run(
+            keep_up(settings, day - timedelta(days=6))
+        )
         for name, query in asked(client, day, views).items():
             values.setdefault(name, {})[figure] = timed(client, query, day)
     rows = client.query(

@@ -321,6 +321,7 @@ WITH
             part,
             r.code AS code,
             r.date AS date,
+            multiIf(code = '', 'day', date = toDate(0), 'stock', 'both') AS by,
             count() AS hits,
             count(r.return) AS cases,
             ifNull(sum(r.return), 0) AS total,
@@ -341,7 +342,7 @@ WITH
                 if(empty(o.others), ['alone'], arrayMap(other -> concat('+ ', other), o.others)),
             [toString(throwIf({split:String} NOT IN ('all', 'time', 'visit', 'confluence'),
                 'split is one of all, time, visit, confluence'))]) AS part
-        GROUP BY account, condition, horizon, part, code, date
+        GROUP BY GROUPING SETS ((account, condition, horizon, part, code, date), (account, condition, horizon, part, code), (account, condition, horizon, part, date))
     ),
     sums AS
     (
@@ -350,22 +351,19 @@ WITH
             condition,
             horizon,
             part,
-            sum(cells.hits) AS hits,
-            sum(cells.cases) AS priced,
-            if(priced > 0, sum(cells.total) / priced, NULL) AS mean,
-            quantilesExactInclusiveArray(0.25, 0.5, 0.75)(cells.returns) AS quartiles,
-            sum(cells.above) AS above,
-            sum(cells.compared) AS compared,
-            sum(cells.pairs) AS pairs,
-            if(pairs > 0, sum(cells.sample_total) / pairs, NULL) AS sample_mean,
-            if(pairs > 0, sum(cells.gained) / pairs, NULL) AS difference,
-            sum(cells.across) AS across,
-            sumMap([code], [cells.cases], [cells.total], [cells.pairs], [cells.gained]) AS by_stock,
-            sumMap([date], [cells.cases], [cells.total], [cells.pairs], [cells.gained]) AS by_day,
-            groupArray(cells.cases) AS cell_cases,
-            groupArray(cells.total) AS cell_total,
-            groupArray(cells.pairs) AS cell_pairs,
-            groupArray(cells.gained) AS cell_gained
+            sumIf(cells.hits, by = 'day') AS hits,
+            sumIf(cells.cases, by = 'day') AS priced,
+            if(priced > 0, sumIf(cells.total, by = 'day') / priced, NULL) AS mean,
+            quantilesExactInclusiveArrayIf(0.25, 0.5, 0.75)(cells.returns, by = 'day') AS quartiles,
+            sumIf(cells.above, by = 'day') AS above,
+            sumIf(cells.compared, by = 'day') AS compared,
+            sumIf(cells.pairs, by = 'day') AS pairs,
+            if(pairs > 0, sumIf(cells.sample_total, by = 'day') / pairs, NULL) AS sample_mean,
+            if(pairs > 0, sumIf(cells.gained, by = 'day') / pairs, NULL) AS difference,
+            sumIf(cells.across, by = 'day') AS across,
+            arrayMap(
+                kind -> arrayFilter(g -> g.1 = kind, groupArray((by, cells.cases, cells.total, cells.pairs, cells.gained))),
+                ['stock', 'day', 'both']) AS clustered
         FROM cells
         GROUP BY account, condition, horizon, part
     ),
@@ -374,11 +372,11 @@ WITH
         SELECT
             *,
             arrayMap(
-                g -> (arrayCount(n -> n > 0, g.1), arraySum((n, s) -> pow(s - n * assumeNotNull(mean), 2), g.1, g.2)),
-                [(by_stock.2, by_stock.3), (by_day.2, by_day.3), (cell_cases, cell_total)]) AS spread,
+                g -> (arrayCount(c -> c.2 > 0, g), arraySum(c -> pow(c.3 - c.2 * assumeNotNull(mean), 2), g)),
+                clustered) AS spread,
             arrayMap(
-                g -> (arrayCount(n -> n > 0, g.1), arraySum((n, s) -> pow(s - n * assumeNotNull(difference), 2), g.1, g.2)),
-                [(by_stock.4, by_stock.5), (by_day.4, by_day.5), (cell_pairs, cell_gained)]) AS spread_difference
+                g -> (arrayCount(c -> c.4 > 0, g), arraySum(c -> pow(c.5 - c.4 * assumeNotNull(difference), 2), g)),
+                clustered) AS spread_difference
         FROM sums
     ),
     errors AS
@@ -448,6 +446,7 @@ WITH
             r.horizon AS horizon,
             r.code AS code,
             r.date AS date,
+            multiIf(code = '', 'day', date = toDate(0), 'stock', 'both') AS by,
             count() AS hits,
             count(r.return) AS cases,
             ifNull(sum(r.return), 0) AS total,
@@ -459,7 +458,7 @@ WITH
             ifNull(sum(r.return - r.sample_return), 0) AS gained,
             countIf(r.across_gap AND r.return IS NOT NULL) AS across
         FROM condition_returns(from_date = {from_date:Date}, to_date = {to_date:Date}, cost = {cost:Float64}) AS r
-        GROUP BY account, condition, horizon, code, date
+        GROUP BY GROUPING SETS ((account, condition, horizon, code, date), (account, condition, horizon, code), (account, condition, horizon, date))
     ),
     sums AS
     (
@@ -467,22 +466,19 @@ WITH
             account,
             condition,
             horizon,
-            sum(cells.hits) AS hits,
-            sum(cells.cases) AS priced,
-            if(priced > 0, sum(cells.total) / priced, NULL) AS mean,
-            quantilesExactInclusiveArray(0.25, 0.5, 0.75)(cells.returns) AS quartiles,
-            sum(cells.above) AS above,
-            sum(cells.compared) AS compared,
-            sum(cells.pairs) AS pairs,
-            if(pairs > 0, sum(cells.sample_total) / pairs, NULL) AS sample_mean,
-            if(pairs > 0, sum(cells.gained) / pairs, NULL) AS difference,
-            sum(cells.across) AS across,
-            sumMap([code], [cells.cases], [cells.total], [cells.pairs], [cells.gained]) AS by_stock,
-            sumMap([date], [cells.cases], [cells.total], [cells.pairs], [cells.gained]) AS by_day,
-            groupArray(cells.cases) AS cell_cases,
-            groupArray(cells.total) AS cell_total,
-            groupArray(cells.pairs) AS cell_pairs,
-            groupArray(cells.gained) AS cell_gained
+            sumIf(cells.hits, by = 'day') AS hits,
+            sumIf(cells.cases, by = 'day') AS priced,
+            if(priced > 0, sumIf(cells.total, by = 'day') / priced, NULL) AS mean,
+            quantilesExactInclusiveArrayIf(0.25, 0.5, 0.75)(cells.returns, by = 'day') AS quartiles,
+            sumIf(cells.above, by = 'day') AS above,
+            sumIf(cells.compared, by = 'day') AS compared,
+            sumIf(cells.pairs, by = 'day') AS pairs,
+            if(pairs > 0, sumIf(cells.sample_total, by = 'day') / pairs, NULL) AS sample_mean,
+            if(pairs > 0, sumIf(cells.gained, by = 'day') / pairs, NULL) AS difference,
+            sumIf(cells.across, by = 'day') AS across,
+            arrayMap(
+                kind -> arrayFilter(g -> g.1 = kind, groupArray((by, cells.cases, cells.total, cells.pairs, cells.gained))),
+                ['stock', 'day', 'both']) AS clustered
         FROM cells
         GROUP BY account, condition, horizon
     ),
@@ -491,11 +487,11 @@ WITH
         SELECT
             *,
             arrayMap(
-                g -> (arrayCount(n -> n > 0, g.1), arraySum((n, s) -> pow(s - n * assumeNotNull(mean), 2), g.1, g.2)),
-                [(by_stock.2, by_stock.3), (by_day.2, by_day.3), (cell_cases, cell_total)]) AS spread,
+                g -> (arrayCount(c -> c.2 > 0, g), arraySum(c -> pow(c.3 - c.2 * assumeNotNull(mean), 2), g)),
+                clustered) AS spread,
             arrayMap(
-                g -> (arrayCount(n -> n > 0, g.1), arraySum((n, s) -> pow(s - n * assumeNotNull(difference), 2), g.1, g.2)),
-                [(by_stock.4, by_stock.5), (by_day.4, by_day.5), (cell_pairs, cell_gained)]) AS spread_difference
+                g -> (arrayCount(c -> c.4 > 0, g), arraySum(c -> pow(c.5 - c.4 * assumeNotNull(difference), 2), g)),
+                clustered) AS spread_difference
         FROM sums
     ),
     errors AS

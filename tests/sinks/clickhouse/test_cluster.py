@@ -12,7 +12,7 @@ from sinks.clickhouse import migrate as module
 from sinks.clickhouse.cluster import NotForCluster, clustered
 from sinks.clickhouse.connection import connect
 from sinks.clickhouse.migrate import MigrationFailed, apply, migrations
-from sinks.clickhouse.rows import COLUMNS
+from sinks.clickhouse.rows import COLUMNS, DERIVED
 from sinks.settings import ClickHouseSettings
 
 CLUSTER = "two shards"
@@ -44,15 +44,16 @@ def test_each_table_is_replicated_and_distributed_by_its_identity(client: Client
             text = formatted(client, part)
             if match := re.match(r"CREATE TABLE IF NOT EXISTS (\w+) ", text):
                 made[match[1]] = text
-    assert made.keys() == {*COLUMNS, *(f"{table}_local" for table in COLUMNS)}
-    for table in COLUMNS:
+    assert made.keys() == {*COLUMNS, *DERIVED, *(f"{table}_local" for table in (*COLUMNS, *DERIVED))}
+    versions = {"stocks": ", received_at", "bars": ", received_at", "statuses": ", at", "hit_returns": ", filled_at"}
+    for table in (*COLUMNS, *DERIVED):
         local, distributed = made[f"{table}_local"], made[table]
         engine = re.search(r"ENGINE = (\w+)\('([^']*)', '([^']*)'(.*)\)", local)
         assert engine is not None
         assert engine[1] == "ReplicatedReplacingMergeTree"
         assert engine[2] == "/clickhouse/tables/{shard}/{database}/{table}"
         assert engine[3] == "{replica}"
-        assert engine[4] == {"stocks": ", received_at", "bars": ", received_at", "statuses": ", at"}.get(table, "")
+        assert engine[4] == versions.get(table, "")
         key = re.search(r"ORDER BY (.*)", local)
         assert key is not None
         assert f"AS {table}_local" in distributed

@@ -256,6 +256,60 @@ async def test_performance_is_what_the_view_says_and_what_is_not_known_is_null(s
             assert (await client.get(f"/api/performance?from={PAST}&to={PAST}&{wrong}")).status_code == 400, wrong
 
 
+async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_day_was_filled_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both views are played: which one answers is told by `mean`."""
+    bare = server.settings()
+    maker = connect(bare)
+    maker.command(VIEW)
+    maker.command(
+        VIEW.replace("condition_performance", "condition_performance_stored").replace("{cost:Float64}", "77.")
+    )
+    maker.command(
+        "CREATE TABLE transitions (date Date, inserted_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY date"
+    )
+    maker.command(
+        "CREATE TABLE hit_returns (date Date, account String, entry UInt32, filled_at DateTime64(6, 'UTC')) "
+        "ENGINE = MergeTree ORDER BY date"
+    )
+    asked: list[str] = []
+    ask = History._ask
+
+    async def noted(self: History, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        asked.append("kept" if "_stored(" in query else "live" if "condition_performance(" in query else "days")
+        return await ask(self, query, parameters)
+
+    monkeypatch.setattr(History, "_ask", noted)
+    two_days = f"/api/performance?from={PAST}&to={TODAY.date()}&cost=1"
+    noon, later = "2026-11-24 03:00:00", "2026-11-24 03:10:00"
+    async with asking(bare) as client:
+
+        async def told(path: str = two_days) -> set[tuple[float, str | None]]:
+            asked.clear()
+            return {(row["mean"], row["as_of"]) for row in (await client.get(path)).json()}
+
+        maker.command(f"INSERT INTO transitions VALUES ('{PAST}', '{noon}'), ('{TODAY.date()}', '{noon}')")
+        maker.command(f"INSERT INTO hit_returns VALUES ('{PAST}', '', 0, '{noon}')")
+        assert await told() == {(1.0, None)}, "one of the days was never filled"
+        maker.command(f"INSERT INTO hit_returns VALUES ('{TODAY.date()}', '', 0, '{later}')")
+        assert await told() == {(77.0, "2026-11-24T03:00:00Z")}, "as of the day that was filled first"
+        assert asked == ["days", "kept"]
+        assert len(await told()) == 1
+        assert asked == ["days"], "the answer was kept"
+        assert len(await told(two_days.replace("cost=1", "cost=2"))) == 1
+        assert asked == ["days", "kept"]
+        maker.command(f"INSERT INTO hit_returns VALUES ('{PAST}', '', 0, '{later}')")
+        assert await told() == {(77.0, "2026-11-24T03:10:00Z")}
+        assert asked == ["days", "kept"]
+        both = await asyncio.gather(*(client.get(two_days.replace("cost=1", "cost=3")) for _ in range(3)))
+        assert asked.count("kept") == 2, "who asks at once asks once"
+        assert len({answer.text for answer in both}) == 1
+        maker.command(f"INSERT INTO transitions VALUES ('{TODAY.date()}', '2026-11-24 03:16:00')")
+        assert await told() == {(1.0, None)}, "nobody fills it any more"
+    maker.close()
+
+
 # --- no answer --------------------------------------------------------------------------------------------------------
 
 QUESTIONS = (

@@ -366,6 +366,8 @@ export interface Performance {
   readonly difference_high: number | null;
   /** Gaps that overlap. */
   readonly gaps: number;
+  /** When the figures were worked out; null: just now. Today's may be a minute or two old. */
+  readonly as_of?: Instant | null;
 }
 
 /** `GET /api/status`. */

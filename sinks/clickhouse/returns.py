@@ -1,0 +1,164 @@
+"""Keeping what became of each hit: `hit_returns`, filled by day from what `condition_returns` says of it.
+
+The sink runs `keep` beside its writing. A day is filled again when anything that its figures rest on came since: its
+transitions, quotes, minute and daily bars and gaps, and the next market day's daily bars, whose opens are `next_open`.
+What came is told by `inserted_at`, so it does not matter who inserted it: a late bar, a restore, another sink. A fill
+is one insert of one block and bears a mark of its own: whoever reads sees all of it or the one before, and two at once
+do no harm. It takes one thread, and nine tenths of the time none.
+
+What is kept outlives what it was made of: quotes that are deleted for their age take no figure with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+import structlog
+from clickhouse_connect.driver.asyncclient import AsyncClient
+
+from streams.events import KST
+
+from ..settings import ClickHouseSettings
+from .connection import connect_async, first_line
+
+log = structlog.get_logger(__name__)
+
+EVERY: Final = 60.0
+"""Seconds between two looks at the last days; figures of today are older than that by what a fill takes."""
+_WHOLE_EVERY: Final = 3600.0  # s; then all days are looked at, for what came late for old ones
+_RECENT: Final = timedelta(days=15)
+_REST: Final = 9.0  # times as long as filling took
+_AT_ONCE: Final = 6  # days, newest first: then today's are looked at again, however many there still are
+# An insert bears the time at which it began and is seen when it is done: at most the writer's patience later.
+_MARGIN: Final = timedelta(seconds=90)
+_NEXT_DAY: Final = timedelta(days=14)  # as far as `condition_returns` looks for a next open
+_FIRST_DAY: Final = date(1970, 1, 1)
+_LAST_DAY: Final = date(2149, 6, 6)  # of ClickHouse's Date
+_SECONDS: Final = 120  # of one question; a busy day takes some
+
+_CAME: Final = """
+SELECT 'hits' AS what, date AS day, max(inserted_at) AS newest FROM transitions
+WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
+UNION ALL
+SELECT 'quotes' AS what, date AS day, max(inserted_at) AS newest FROM quotes
+WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
+UNION ALL
+SELECT interval AS what, date AS day, max(inserted_at) AS newest FROM bars
+WHERE interval IN ('1m', '1d') AND date BETWEEN {first:Date} AND {last:Date} GROUP BY what, day
+UNION ALL
+SELECT 'gaps' AS what, arrayJoin(arrayMap(n -> toDate(from_at, 'Asia/Seoul') + n,
+    range(toUInt32(least(15, greatest(1, dateDiff('day', from_at, to_at, 'Asia/Seoul') + 1)))))) AS day,
+    max(inserted_at) AS newest
+FROM gaps WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
+UNION ALL
+SELECT 'filled' AS what, date AS day, max(filled_at) AS newest FROM hit_returns
+WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND entry = 0 GROUP BY day
+"""
+
+# The day's own row last, in the same block as the hits'.
+_FILL: Final = """
+INSERT INTO hit_returns (date, account, condition, code, entry, reference, reference_at, complete, returns,
+    sample_returns, sample_cases, across_gap, filled_at)
+SELECT * FROM
+(
+    SELECT date, account, condition, code, entry, any(reference) AS reference, any(reference_at) AS reference_at,
+        any(ifNull(complete, 0)) AS complete,
+        arrayMap(each -> each.2, arraySort(each -> each.1, groupArray((number, return)))) AS returns,
+        arrayMap(each -> each.2, arraySort(each -> each.1, groupArray((number, sample_return)))) AS sample_returns,
+        arrayMap(each -> each.2, arraySort(each -> each.1, groupArray((number, sample_cases)))) AS sample_cases,
+        arrayMap(each -> each.2, arraySort(each -> each.1, groupArray((number, across_gap)))) AS across_gap,
+        toDateTime64('{at}', 6, 'UTC') AS filled_at
+    FROM
+    (
+        SELECT *, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon) AS number
+        FROM condition_returns(from_date = '{day}', to_date = '{day}', cost = 0)
+    )
+    GROUP BY date, account, condition, code, entry
+    UNION ALL
+    SELECT toDate('{day}'), '', '', '', 0, NULL, NULL, false, [], [], [], [], toDateTime64('{at}', 6, 'UTC')
+)
+"""
+_INSERT: Final[dict[str, Any]] = {
+    "async_insert": 0,
+    "insert_deduplicate": 0,
+    "distributed_foreground_insert": 1,
+    "max_threads": 1,
+    "max_insert_threads": 1,
+    # One block, and so one part: seen whole or not at all.
+    "min_insert_block_size_rows": 100_000_000,
+    "min_insert_block_size_bytes": 0,
+    "max_execution_time": _SECONDS,
+}
+
+
+def stale(came: Iterable[tuple[str, date, datetime]]) -> list[date]:
+    """The days whose figures may no longer be what `condition_returns` says, newest first.
+
+    Args:
+        came: of each kind (`hits`, `quotes`, `1m`, `1d`, `gaps`, `filled`) and day when the last of it came. Days
+            without hits need none; what came less than `_MARGIN` before a fill may have been missed by it.
+    """
+    newest: dict[str, dict[date, datetime]] = {}
+    for what, day, at in came:
+        newest.setdefault(what, {})[day] = at
+    daily = sorted(newest.get("1d", ()))
+    filled = newest.get("filled", {})
+    found = []
+    for day in newest.get("hits", ()):
+        known = [newest[what][day] for what in ("hits", "quotes", "1m", "1d", "gaps") if day in newest.get(what, {})]
+        following = next((each for each in daily if each > day), None)
+        if following is not None and following - day <= _NEXT_DAY:
+            known.append(newest["1d"][following])
+        if day not in filled or max(known) > filled[day] - _MARGIN:
+            found.append(day)
+    return sorted(found, reverse=True)
+
+
+async def look(client: AsyncClient, first: date = _FIRST_DAY) -> list[date]:
+    """The stale days from `first` on, newest first."""
+    answer = await client.query(
+        _CAME,
+        parameters={"first": first, "last": _LAST_DAY},
+        settings={"max_execution_time": _SECONDS, "max_threads": 1},
+        tz_mode="aware",
+    )
+    return stale((what, day, at) for what, day, at in answer.result_rows if day >= first)
+
+
+async def fill(client: AsyncClient, day: date) -> None:
+    """Fill a day with what `condition_returns` says of it now."""
+    # The server's own time, before anything is read: what comes meanwhile makes the day stale again.
+    at = await client.command("SELECT toString(now64(6, 'UTC'))")
+    await client.command(_FILL.replace("{day}", day.isoformat()).replace("{at}", str(at)), settings=_INSERT)
+
+
+async def keep(settings: ClickHouseSettings, now: Callable[[], datetime]) -> None:
+    """Fill what is stale, again and again, until cancelled. Whatever ClickHouse does, it is tried again."""
+    client: AsyncClient | None = None
+    wait, whole_at = EVERY, float("-inf")
+    try:
+        while True:
+            await asyncio.sleep(wait)
+            began = time.monotonic()
+            try:
+                if client is None:
+                    client = await connect_async(settings)
+                whole = began - whole_at >= _WHOLE_EVERY
+                days = await look(client, _FIRST_DAY if whole else now().astimezone(KST).date() - _RECENT)
+                for number, day in enumerate(days[:_AT_ONCE]):
+                    if number:
+                        await asyncio.sleep(_REST * (time.monotonic() - began))
+                        began = time.monotonic()
+                    await fill(client, day)
+                if whole and len(days) <= _AT_ONCE:
+                    whole_at = began
+            except Exception as error:  # the edge of a task that nobody waits for: the sink must go on writing
+                log.warning("what became of hits could not be kept; it is tried again", why=first_line(error))
+            wait = max(EVERY, _REST * (time.monotonic() - began))
+    finally:
+        if client is not None:
+            await client.close()
