@@ -56,6 +56,20 @@ WITH
         FROM transitions
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered'
     ) AS both_markets,
+    -- How far the market has been heard: no return of a moment after it. An earlier day is over where a later one has begun.
+    (
+        SELECT max(known)
+        FROM
+        (
+            SELECT max(received_at) AS known FROM transitions WHERE date BETWEEN {from_date:Date} AND {to_date:Date}
+            UNION ALL
+            SELECT max(received_at) AS known FROM bars WHERE date BETWEEN {from_date:Date} AND {to_date:Date}
+            UNION ALL
+            SELECT max(received_at) AS known
+            FROM quotes
+            WHERE date = (SELECT max(date) FROM transitions WHERE date BETWEEN {from_date:Date} AND {to_date:Date})
+        )
+    ) AS reached,
     hits AS
     (
         SELECT
@@ -101,7 +115,7 @@ WITH
         SELECT
             day AS d_date,
             reinterpretAsUInt64(toString(code)) AS d_stock,
-            max(interval = '1m') AS complete,
+            max(interval = '1m' AND received_at >= toDateTime64(bars.date, 6, 'Asia/Seoul') + INTERVAL 930 MINUTE) AS complete,
             max(interval = '1m' AND sample) AS sampled,
             maxIf(at, interval = '1m') AS last_minute,
             if(countIf(interval = '1d' AND day = bars.date) > 0,
@@ -124,6 +138,7 @@ WITH
             close AS after_1m,
             intDiv(toUnixTimestamp(at), 60) AS minute,
             intDiv(toUnixTimestamp(toDateTime(date, 'Asia/Seoul')), 60) + 930 AS closes,
+            intDiv(toUnixTimestamp(reached), 60) AS heard,
             lagInFrame(minute, 1, toUInt32(closes - 391)) OVER (w ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before,
             last_value(close) OVER (w RANGE BETWEEN CURRENT ROW AND 4 FOLLOWING) AS after_5m,
             last_value(close) OVER (w RANGE BETWEEN CURRENT ROW AND 29 FOLLOWING) AS after_30m,
@@ -140,13 +155,13 @@ WITH
             arrayJoin(range(toUInt32(least(a.before + 1, a.minute)), toUInt32(a.minute + 1))) AS minute,
             arrayJoin(if(a.hit, [0, a.stock], [0])) AS stock,
             [
-                if(a.minute + 1 <= a.closes, toNullable(a.after_1m), NULL),
-                if(a.minute + 5 <= a.closes, toNullable(a.after_5m), NULL),
-                if(a.minute + 30 <= a.closes, toNullable(a.after_30m), NULL),
-                if(a.minute < a.closes, coalesce(d.day_close, a.last_close), NULL),
+                if(a.minute + 1 <= least(a.closes, a.heard), toNullable(a.after_1m), NULL),
+                if(a.minute + 5 <= least(a.closes, a.heard), toNullable(a.after_5m), NULL),
+                if(a.minute + 30 <= least(a.closes, a.heard), toNullable(a.after_30m), NULL),
+                if(a.minute < a.closes AND a.closes <= a.heard, coalesce(d.day_close, a.last_close), NULL),
                 d.next_open,
-                if(a.minute < a.closes, toNullable(a.best), NULL),
-                if(a.minute < a.closes, toNullable(a.worst), NULL)
+                if(a.minute < a.closes AND a.closes <= a.heard, toNullable(a.best), NULL),
+                if(a.minute < a.closes AND a.closes <= a.heard, toNullable(a.worst), NULL)
             ] AS prices,
             arrayMap(price -> ifNull((price / a.open - 1) * 100, 0), prices) AS returns,
             arrayMap(price -> toInt64(price IS NOT NULL), prices) AS cases
@@ -255,7 +270,7 @@ SELECT
     horizon,
     multiIf(
         NOT known, NULL,
-        minutes_later > 0, if(until <= closes AND (complete OR greatest(c_at, bought_at) > until - INTERVAL 1 MINUTE), toNullable(if(c_at >= bought_at, c_price, paid)), NULL),
+        minutes_later > 0, if(until <= least(closes, reached) AND (complete OR greatest(c_at, bought_at) > until - INTERVAL 1 MINUTE), toNullable(if(c_at >= bought_at, c_price, paid)), NULL),
         horizon = 'next_open', next_open,
         bought_at >= settles, NULL,
         horizon = 'close', coalesce(day_close, if(complete OR greatest(c_at, bought_at) > until - INTERVAL 1 MINUTE, toNullable(if(c_at >= bought_at, c_price, paid)), NULL)),

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
+from msgspec.structs import replace
 
 from sinks.clickhouse.connection import connect
 from sinks.clickhouse.migrate import migrate
 from sinks.clickhouse.rows import COLUMNS
+from streams.events import Bar
 
 from .conftest import Server
 from .tape import MONDAY, Tape
@@ -249,13 +251,35 @@ def test_accounts_are_apart(client: Client, tape: Tape) -> None:
     assert [row["other"] for row in ask(client, "condition_overlap", within=10)] == []
 
 
+def test_what_has_not_come_yet_has_no_return(client: Client, tape: Tape) -> None:
+    """Neither the last price nor the minutes fetched while the day goes on stand for a moment that is still to come."""
+    tape.hit("A", "005930", "09:15:20", received="09:15:20").quote("005930", "09:15:21", 1000)
+    for minute in range(15, 20):
+        tape.bar("005930", f"09:{minute}", (1000, 1300, 900, 1010), sample=True)
+        tape.bar("000660", f"09:{minute}", (500, 600, 400, 500), sample=True)
+    asked_at = tape.moment("09:19:30")  # by hand, in the middle of the last minute
+    tape.records = [replace(it, received_at=asked_at) if isinstance(it, Bar) else it for it in tape.records]
+    tape.quote("005930", "09:16:20", 1020).quote("005930", "09:19:30", 1100).write(client)
+
+    def told() -> dict[str, tuple[Any, Any]]:
+        rows = ask(client, "condition_returns", cost=0.0)
+        return {row["horizon"]: (row["price"], row["sample_return"]) for row in rows}
+
+    assert {horizon: price for horizon, (price, _) in told().items()} == {
+        "1m": 1020, "5m": None, "30m": None, "close": None, "next_open": None, "best": None, "worst": None
+    }  # fmt: skip
+    assert {horizon for horizon, (_, sample) in told().items() if sample is not None} == {"1m"}
+    Tape().quote("005930", "09:20:20", 1150).quote("000660", "09:20:22", 1).write(client)
+    assert told()["5m"][0] == 1150, "it has come"
+
+
 def test_a_hit_is_priced_where_it_happened(client: Client, tape: Tape) -> None:
     """KRX by its quotes and bars, NXT by its quotes, what was seen on both by whatever comes first."""
     for condition, exchange in (("krx", "KRX"), ("nxt", "NXT"), ("both", "AL")):
         tape.hit(condition, "005930", "09:15:20", exchange=exchange)
     tape.quote("005930", "09:15:21", 1000, exchange="NXT").quote("005930", "09:15:22", 1100, exchange="KRX")
     tape.quote("005930", "09:16:20", 1010, exchange="NXT").quote("005930", "09:16:21.5", 1210, exchange="KRX")
-    tape.write(client)
+    tape.quote("000660", "09:16:22", 1).write(client)
     rows = {row["condition"]: row for row in ask(client, "condition_returns", cost=0.0) if row["horizon"] == "1m"}
     assert {name: (row["reference"], row["price"]) for name, row in rows.items()} == {
         "krx": (1100, 1210),
@@ -279,7 +303,7 @@ def test_a_day_is_its_own(client: Client, tape: Tape) -> None:
     """The last price of the day before stands for nothing, and dates outside the question are not read."""
     tape.quote("005930", "15:29:59", 900).hit("A", "005930", "15:29:58")
     tape.on(TUESDAY).hit("A", "005930", "09:00:01", received="09:00:01").quote("005930", "09:00:01.5", 1000)
-    tape.quote("005930", "09:01:01", 1100).write(client)
+    tape.quote("005930", "09:01:01", 1100).quote("000660", "09:01:02", 1).write(client)
     found = {
         (row["date"], row["horizon"]): row["return"] for row in ask(client, "condition_returns", cost=0.0, last=TUESDAY)
     }
