@@ -164,7 +164,7 @@ class _Plan:
             self._set("kiwoom__websocket_url", f"ws://127.0.0.1:{local.kiwoom_port}/api/dostk/websocket")
             self._set("kiwoom__app_key", LOCAL_KEY)
             self._set("kiwoom__secret_key", LOCAL_SECRET)
-            self._set("kiwoom__hours", "always")
+            self._set("kiwoom__hours", local.market_hours)
             # The simulated market swallows nothing that comes quickly unless told to; it takes five requests a second.
             self._set("kiwoom__login_pause", "0.1")
             self._set("kiwoom__send_spacing", "0.2")
@@ -178,7 +178,10 @@ class _Plan:
     @property
     def dashboard(self) -> str:
         """The address to open in a browser."""
-        return f"http://{self.settings.live.host}:{self.settings.live.port}"
+        host = self.settings.live.host
+        # Who listens on all addresses is found on this machine by that of the machine itself.
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+        return f"http://{host}:{self.settings.live.port}"
 
     def set_clock(self, clock: Clock) -> None:
         """Give every role the same clock."""
