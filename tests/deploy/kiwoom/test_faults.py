@@ -250,11 +250,12 @@ TRADES = {
     "mixed-frames", "refuse-some-reg", "rate-limited-reg", "silent-reg", "deaf-reg", "few-slots", "drop-reg",
     "forget-prices",
 }  # fmt: skip
+CHARTS = {"padded-charts", "broken-charts", "refuse-charts"}  # in test_charts and test_bars_command
 SOCKETS = {"refuse-connection", "hang-connection", "hang-rest", "token-expired"}
 
 
 def test_every_fault_has_a_test() -> None:
-    assert STANDING.keys() | MOMENTARY.keys() == ROWS.keys() | MOMENTS.keys() | REST.keys() | SOCKETS | TRADES
+    assert STANDING.keys() | MOMENTARY.keys() == ROWS.keys() | MOMENTS.keys() | REST.keys() | SOCKETS | TRADES | CHARTS
 
 
 @pytest.mark.parametrize("name", ROWS)
