@@ -76,7 +76,7 @@ _HTTP_TIMEOUT: Final = 10.0
 _STOCKS_AGAIN: Final = 60.0
 _CONFIRM_EVERY: Final = 0.5
 _PRICE_EVERY: Final = 0.1
-_OF_PRICES: Final = frozenset({Trades, Priced, Entry, Snapshot, Changed, SessionChanged})
+_OF_PRICES: Final = frozenset({Trades, Priced, Snapshot, Changed, SessionChanged})
 # What a frame of nothing but prices has and has not, as Kiwoom writes it.
 _TRADE: Final = f'"{TRADE}"'
 _OTHERS: Final = (f'"{CONDITION}"', f'"{MARKET_CLOCK}"')
@@ -412,6 +412,8 @@ class _Service:
             if type(action) is Entry:
                 self._publisher.offer(self._conditions.said(action))
                 _events(action.condition, action.action).inc()
+                if self._prices is not None:
+                    self._prices.apply(action, now)
                 continue
             if isinstance(action, MarketClock):
                 self.calendar = self.calendar.heard(action.state, action.at)

@@ -30,7 +30,7 @@ from producers.kiwoom.session import State, Timing
 from producers.kiwoom.token import short_name
 from producers.publisher import Publisher
 from producers.service import produce
-from producers.settings import ConditionSource, KiwoomSettings
+from producers.settings import ConditionSource, KiwoomSettings, QuotesSettings
 from streams import events, topics
 from streams.events import ConditionEvent, ConditionSnapshot, ConfigError, Frame, Gap, HitstreamError, Record, Status
 
@@ -58,6 +58,7 @@ class Kiwoom:
         self.good_tokens: set[str] = set()
         self.issued = 0
         self.refuse_key = False
+        self.priced: set[str] = set()
         self.socket: ServerConnection | None = None
         self._registered: set[str] = set()
         self._ports = (0, 0)
@@ -137,6 +138,9 @@ class Kiwoom:
                     case {"trnm": "CNSRCLR", "seq": seq}:
                         self._registered.discard(seq)
                         await self.push({"trnm": "CNSRCLR", "seq": seq, "return_code": 0})
+                    case {"trnm": "REG" | "REMOVE" as trnm, "data": [{"item": codes, "type": ["0B"]}]}:
+                        self.priced = self.priced | set(codes) if trnm == "REG" else self.priced - set(codes)
+                        await self.push({"trnm": trnm, "return_code": 0, "return_msg": ""})
 
     async def push(self, frame: dict[str, Any]) -> None:
         assert self.socket is not None
@@ -184,6 +188,7 @@ async def producing(
     on_frame: Callable[[Frame], None] | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     timing: Timing = QUICK,
+    quotes: QuotesSettings | None = None,
     **settings: Any,
 ) -> AsyncIterator[Role]:
     words: list[str | None] = ["not started"]
@@ -198,6 +203,7 @@ async def producing(
             timing=timing,
             backoff=SOON,
             on_frame=on_frame,
+            quotes=quotes,
         )
     )
     role = Role(task, words)
@@ -451,6 +457,18 @@ async def test_a_burst_is_told_whole_and_in_order_with_the_ping_inside_it(
     assert [r.code for r in records if isinstance(r, ConditionEvent)] == [f"{n:06d}" for n in range(2000)]
     numbers = [frame.number for frame in raw if frame.direction == "in"]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_hit_has_a_price_slot_and_an_exit_gives_it_back(kafka: str, account: str, tmp_path: Path) -> None:
+    """What a snapshot shows is registered anyway; here are those that come after it, alone in their frames."""
+    quotes = QuotesSettings(keep=0)
+    async with Kiwoom() as kiwoom, producing(kiwoom, kafka, account, tmp_path, ["돌파"], quotes=quotes) as role:
+        await role.ready()
+        await until(lambda: kiwoom.priced == {"005930"})
+        await kiwoom.hit("000660")
+        await until(lambda: kiwoom.priced == {"005930", "000660"})
+        await kiwoom.hit("000660", action="D")
+        await until(lambda: kiwoom.priced == {"005930"})
 
 
 async def test_a_long_absence_of_kafka_goes_to_the_disk_and_loses_nothing(
