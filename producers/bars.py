@@ -20,7 +20,6 @@ identity.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -33,7 +32,7 @@ import structlog
 
 from streams.events import KST, HitstreamError, Record, Status
 
-from . import metrics
+from . import files, metrics
 from .calendar import Calendar
 from .day_bars import Day, Failure, Memory, Progress, Wanted, planned, words
 from .hit_codes import Codes
@@ -148,7 +147,7 @@ class Bars:
         self._pauses = pauses
         self._stagger = float(sum(producer.encode()) % _STAGGER) if stagger is None else stagger
         self._file = folder / f"bars-{account}-{producer}.json"
-        self._memory = self._read()
+        self._memory = files.read(self._file, Memory, Memory())
         self._asked: list[Run] = []
         self._at_work: Run | None = None
         self._wake = asyncio.Event()
@@ -388,22 +387,10 @@ class Bars:
             )
         )
 
-    def _read(self) -> Memory:
-        try:
-            return msgspec.json.decode(self._file.read_bytes(), type=Memory)
-        except (OSError, msgspec.MsgspecError):
-            return Memory()
-
     def _write(self) -> None:
         for day in sorted(self._memory.days)[:-_KEPT]:
             del self._memory.days[day]
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_bytes(msgspec.json.encode(self._memory))
-            temporary.replace(self._file)
-        except OSError as error:
-            _log.warning("what was fetched could not be kept: a restart may fetch it again", cause=str(error))
+        files.replace(self._file, self._memory, "what was fetched could not be kept: a restart may fetch it again")
 
 
 class _Fetching:

@@ -25,7 +25,7 @@ import structlog
 
 from streams.events import KST, HitstreamError, Record, Status
 
-from . import searches
+from . import files, searches
 from .control import Switchboard, Tap
 from .kiwoom import verdicts
 from .kiwoom.doctor import GOOD, Case
@@ -122,7 +122,7 @@ class Errands:
     async def run(self) -> None:
         """Do whatever is due, until cancelled."""
         plans = (self._searches, self._diagnoses)
-        self._done = self._read()
+        self._done = files.read(self._file, Done, Done())
         planned = {name for plan in plans for name, _ in plan.times}
         never = Said(state="scheduled", since=self._now())
         self._said = {name: self._done.said.get(name, never) for name in sorted(planned)}
@@ -308,17 +308,5 @@ class Errands:
         self._done.said = dict(self._said)
         self._write()
 
-    def _read(self) -> Done:
-        try:
-            return msgspec.json.decode(self._file.read_bytes(), type=Done)
-        except (OSError, msgspec.MsgspecError):
-            return Done()
-
     def _write(self) -> None:
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_bytes(msgspec.json.encode(self._done))
-            temporary.replace(self._file)
-        except OSError as error:
-            _log.warning("what was done could not be kept: a restart may search again", cause=str(error))
+        files.replace(self._file, self._done, "what was done could not be kept: a restart may search again")

@@ -25,7 +25,7 @@ from prometheus_client import Counter
 
 from streams.events import ConfigError, Frame, Gap, HitstreamError, Record, trading_date
 
-from . import hit_codes, metrics
+from . import files, hit_codes, metrics
 from .bars import PREFIX, Bars
 from .calendar import Calendar, calendar_of
 from .conditions import Conditions
@@ -627,14 +627,15 @@ class _Kept:
 
     def read(self) -> tuple[str, ...]:
         """The names that an earlier process left; none if there was none or the file is damaged."""
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=tuple[str, ...])
-        except (OSError, msgspec.MsgspecError):
-            return ()
+        return files.read(self._path, tuple[str, ...], ())
 
     def write(self, names: tuple[str, ...]) -> None:
         """Replace the file, whole or not at all."""
-        _replace(self._path, msgspec.json.encode(names), "a condition that is removed may stay in view")
+        files.replace(
+            self._path,
+            names,
+            f"{self._path.name} could not be written: a condition that is removed may stay in view",
+        )
 
 
 class _Covered:
@@ -646,27 +647,12 @@ class _Covered:
 
     def read(self) -> dict[str, datetime]:
         """What an earlier process left; nothing if there was none or the file is damaged."""
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, datetime])
-        except (OSError, msgspec.MsgspecError):
-            return {}
+        return files.read(self._path, dict[str, datetime], {})
 
     def write(self, covered: dict[str, datetime]) -> None:
         """Replace the file, whole or not at all."""
         if not covered or covered == self._written:
             return
-        if _replace(self._path, msgspec.json.encode(covered), "a restart may not tell its gap"):
+        otherwise = f"{self._path.name} could not be written: a restart may not tell its gap"
+        if files.replace(self._path, covered, otherwise):
             self._written = dict(covered)
-
-
-def _replace(path: Path, content: bytes, otherwise: str) -> bool:
-    """Replace a file, whole or not at all; whether it could be done. `otherwise` says what it means if not."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        _log.warning(f"{path.name} could not be written: {otherwise}", cause=str(error))
-        return False
-    return True
