@@ -18,7 +18,7 @@ def read(path: Path, kind: type[_Kept], otherwise: _Kept) -> _Kept:
     """What an earlier process left; `otherwise` if there was none or the file is damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):  # msgspec's errors are ValueErrors, and so is text that is no UTF-8
         return otherwise
 
 
