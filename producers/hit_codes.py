@@ -2,7 +2,8 @@
 
 What the producer itself heard is gone after a restart, and a standby has heard the rest; the topics have it all:
 `condition-events` what producers said (kept 7 days), `transitions` what else makes recommendations – searches and
-commands (kept 30 days, and only where a stream worker runs). Nothing is committed: each reading begins anew.
+commands (kept 30 days, and only where a stream worker runs). `statuses` reads in the same way what components said
+last. Nothing is committed: each reading begins anew.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from streams.events import (
     trading_date,
 )
 
+from .reading import decoded, seek
+
 _WITHIN: Final = 120.0  # Real seconds for reading a topic.
 _SAME_CLOCK: Final = timedelta(hours=1)
 
@@ -58,18 +61,18 @@ async def codes(
     found: dict[date, set[str]] = {}
     condition_records = msgspec.json.Decoder(ConditionRecord)
     stock_records = msgspec.json.Decoder(StockRecord)
-    start = datetime.combine(since, datetime.min.time(), KST)
-    async for value in _values(bootstrap_servers, topics.CONDITION_EVENTS.name, start, now, within):
-        _sort(_decoded(condition_records, value), account, hit, found)
-    async for value in _values(bootstrap_servers, topics.TRANSITIONS.name, start, now, within):
-        _sort(_decoded(stock_records, value), account, hit, found)
+    # Kafka's stamps are of its own clock: they lead to a simulated day only by chance.
+    real = abs(now() - datetime.now(UTC)) < _SAME_CLOCK
+    start = datetime.combine(since, datetime.min.time(), KST) - _SAME_CLOCK if real else None
+    async for value in _values(bootstrap_servers, topics.CONDITION_EVENTS.name, start, within):
+        _sort(decoded(condition_records, value), account, hit, found)
+    async for value in _values(bootstrap_servers, topics.TRANSITIONS.name, start, within):
+        _sort(decoded(stock_records, value), account, hit, found)
     days = {day for day in hit.keys() | found.keys() if day >= since}
     return {day: Codes(frozenset(hit.get(day, ())), frozenset(found.get(day, ()))) for day in days}
 
 
-async def statuses(
-    bootstrap_servers: str, prefix: str, now: Callable[[], datetime], *, within: float = _WITHIN
-) -> list[Status]:
+async def statuses(bootstrap_servers: str, prefix: str, *, within: float = _WITHIN) -> list[Status]:
     """The last status of every component whose name begins so.
 
     Raises:
@@ -77,8 +80,8 @@ async def statuses(
     """
     last: dict[str, Status] = {}
     decoder = msgspec.json.Decoder(Status)
-    async for value in _values(bootstrap_servers, topics.STATUS.name, None, now, within):
-        status = _decoded(decoder, value)
+    async for value in _values(bootstrap_servers, topics.STATUS.name, None, within):
+        status = decoded(decoder, value)
         if status is not None and status.component.startswith(prefix):
             last[status.component] = status
     return list(last.values())
@@ -100,20 +103,11 @@ def _sort(record: Any, account: str, hit: dict[date, set[str]], found: dict[date
             found.setdefault(record.date, set()).add(record.code)
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:
-    try:
-        return decoder.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None  # whose dead letter it is, the streams decide
-
-
-async def _values(
-    bootstrap_servers: str, topic: str, start: datetime | None, now: Callable[[], datetime], within: float
-) -> AsyncIterator[bytes]:
-    """What stands on a topic now, from about `start` on; all of it for None."""
+async def _values(bootstrap_servers: str, topic: str, start: datetime | None, within: float) -> AsyncIterator[bytes]:
+    """What stands on a topic now, from what Kafka stamped at `start` on; all of it for None."""
     try:
         async with asyncio.timeout(within):
-            async for value in _read(bootstrap_servers, topic, start, now):
+            async for value in _read(bootstrap_servers, topic, start):
                 yield value
     except (TimeoutError, KafkaError, OSError) as error:
         raise NotRead(
@@ -121,9 +115,7 @@ async def _values(
         ) from None
 
 
-async def _read(
-    bootstrap_servers: str, topic: str, start: datetime | None, now: Callable[[], datetime]
-) -> AsyncIterator[bytes]:
+async def _read(bootstrap_servers: str, topic: str, start: datetime | None) -> AsyncIterator[bytes]:
     consumer = AIOKafkaConsumer(
         topic,
         bootstrap_servers=bootstrap_servers,
@@ -136,16 +128,7 @@ async def _read(
         parts = sorted(consumer.assignment())
         if not parts:
             return
-        ends = await consumer.end_offsets(parts)
-        # Kafka's stamps are of its own clock: they lead to a simulated day only by chance.
-        if start is not None and abs(now() - datetime.now(UTC)) < _SAME_CLOCK:
-            milliseconds = int((start - _SAME_CLOCK).timestamp() * 1000)
-            found = await consumer.offsets_for_times(dict.fromkeys(parts, milliseconds))
-            for part in parts:
-                place = found.get(part)
-                consumer.seek(part, ends[part] if place is None else place.offset)
-        else:
-            await consumer.seek_to_beginning(*parts)
+        ends = await seek(consumer, parts, start)
         while open_parts := [part for part in parts if await consumer.position(part) < ends[part]]:
             for records in (await consumer.getmany(*open_parts, timeout_ms=500, max_records=2_000)).values():
                 for record in records:

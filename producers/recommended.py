@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -24,6 +24,8 @@ from aiokafka.errors import KafkaError
 
 from streams import events, topics
 from streams.events import Recommendation, Status
+
+from .reading import decoded, seek
 
 _log = structlog.get_logger(__name__)
 
@@ -137,16 +139,8 @@ class Follower:
                 await asyncio.sleep(0.02)
             partitions += [TopicPartition(topic.name, number) for number in sorted(found)]
         consumer.assign(partitions)
-        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-        starts: dict[TopicPartition, int] = await consumer.beginning_offsets(partitions)
-        if self._is_real():
-            midnight = events.day_end(events.trading_date(self._now())) - timedelta(days=1)
-            since = int((midnight - _MARGIN).timestamp() * 1000)
-            found_at = await consumer.offsets_for_times(dict.fromkeys(partitions, since))
-            starts |= {place: at.offset if at else ends[place] for place, at in found_at.items()}
-        for place, offset in starts.items():
-            consumer.seek(place, offset)
-        return ends
+        midnight = events.day_end(events.trading_date(self._now())) - timedelta(days=1)
+        return await seek(consumer, partitions, midnight - _MARGIN if self._is_real() else None)
 
     def _is_real(self) -> bool:
         """Whether Kafka's timestamps are those of our clock."""
@@ -168,9 +162,8 @@ class Follower:
     def _take(self, topic: str, value: bytes | None, *, old: bool) -> None:
         if not value:
             return
-        try:
-            record: Any = (_statuses if topic == topics.STATUS.name else _recommendations).decode(value)
-        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        record = decoded(_statuses if topic == topics.STATUS.name else _recommendations, value)
+        if record is None:
             return
         if isinstance(record, Status):
             # What is read as it is said is heard now, whatever the other's clock says.

@@ -276,7 +276,7 @@ async def _produce(
                     rest=rest,
                     kafka=publisher,
                     codes=lambda since: hit_codes.codes(bootstrap_servers, kiwoom.account, since, now),
-                    statuses=lambda: hit_codes.statuses(bootstrap_servers, f"{PREFIX}/{kiwoom.account}/", now),
+                    statuses=lambda: hit_codes.statuses(bootstrap_servers, f"{PREFIX}/{kiwoom.account}/"),
                     now=now,
                     calendar=lambda: service.calendar,
                     folder=state_dir,

@@ -264,7 +264,7 @@ async def running(market: Market) -> AsyncIterator[None]:
 async def said(market: Market, state: str) -> Status:
     async with asyncio.timeout(40):
         while True:
-            found = await hit_codes.statuses(market.kafka, f"bars/{market.account}/", market.clock.now)
+            found = await hit_codes.statuses(market.kafka, f"bars/{market.account}/")
             if found and found[0].state == state:
                 return found[0]
             await asyncio.sleep(0.2)
