@@ -63,28 +63,28 @@ class Rest:
 
     async def stocks(self, now: Callable[[], datetime]) -> AsyncIterator[Stock]:
         """The listed stocks of KOSPI and KOSDAQ (ka10099), with their previous close."""
-        for number, market in MARKETS.items():
-            async for page in self.pages("ka10099", "/api/dostk/stkinfo", {"mrkt_tp": number}):
-                rows = page.get("list")
-                for row in rows if isinstance(rows, list) else ():
-                    if (stock := listed(row, market, now())) is not None:
-                        yield stock
+        async for row, market in self._list():
+            if (stock := listed(row, market, now())) is not None:
+                yield stock
 
     async def companies(self) -> list[str]:
         """The codes of all shares of companies on KOSPI and KOSDAQ (ka10099), without funds and notes."""
         codes = []
-        for number in MARKETS:
+        async for row, _ in self._list():
+            if not isinstance(row, dict) or not isinstance(row.get("code"), str):
+                continue
+            found = frames.stock(row["code"])
+            if found is not None and is_company(str(row.get("name") or ""), str(row.get("marketName") or "")):
+                codes.append(found[0])
+        return codes
+
+    async def _list(self) -> AsyncIterator[tuple[Any, str]]:
+        """The rows of KOSPI's and KOSDAQ's lists (ka10099), and which of the two each is of."""
+        for number, market in MARKETS.items():
             async for page in self.pages("ka10099", "/api/dostk/stkinfo", {"mrkt_tp": number}):
                 rows = page.get("list")
                 for row in rows if isinstance(rows, list) else ():
-                    found = (
-                        frames.stock(row["code"])
-                        if isinstance(row, dict) and isinstance(row.get("code"), str)
-                        else None
-                    )
-                    if found is not None and is_company(str(row.get("name") or ""), str(row.get("marketName") or "")):
-                        codes.append(found[0])
-        return codes
+                    yield row, market
 
     async def prices(self, codes: Sequence[str]) -> dict[str, SearchRow]:
         """Name and price of stocks now (ka10095), by code; a code that Kiwoom does not know is missing."""
