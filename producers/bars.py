@@ -170,7 +170,7 @@ class Bars:
         today = self._now().astimezone(KST).date()
         if day > today:
             raise NotADay(f"{day} is yet to come: there are no bars of it")
-        if not self._trades(day):
+        if not self._calendar().trades_on(day):
             raise NotADay(f"{day} is no trading day: there are no bars of it")
         at_work = [run for run in (self._at_work, *self._asked) if run is not None]
         if (run := next((run for run in at_work if run.day == day and (run.again or not again)), None)) is None:
@@ -278,14 +278,10 @@ class Bars:
     def _today(self) -> date:
         return self._now().astimezone(KST).date()
 
-    def _trades(self, day: date) -> bool:
-        calendar = self._calendar()
-        return calendar.always or calendar.day(day) is not None
-
     def _before(self, day: date) -> date | None:
         """The trading day before a day."""
         days = (day - timedelta(days=n) for n in range(1, _SEARCHED_DAYS))
-        return next((each for each in days if self._trades(each)), None)
+        return next((each for each in days if self._calendar().trades_on(each)), None)
 
     def _over(self, day: date) -> bool:
         """Whether a day has all the bars that it will ever have."""
@@ -300,7 +296,7 @@ class Bars:
     def _latest(self) -> date:
         """The last day that may have bars: today from the open on, else the trading day before."""
         calendar, today = self._calendar(), self._today
-        if calendar.always or (self._trades(today) and calendar.phase(self._now()) != "before"):
+        if calendar.always or (calendar.trades_on(today) and calendar.phase(self._now()) != "before"):
             return today
         return self._before(today) or today
 
@@ -314,7 +310,7 @@ class Bars:
         for _ in range(_SEARCHED_DAYS):
             if self._memory.since is None or day < self._memory.since or len(days) == _OWED:
                 break
-            if self._trades(day):
+            if self._calendar().trades_on(day):
                 days.append(day)
             day -= timedelta(days=1)
         at = time.fromisoformat(self._settings.at)
@@ -334,7 +330,7 @@ class Bars:
             if self._calendar().always:
                 return datetime.combine(day + timedelta(days=1), time(), KST)
             moment = datetime.combine(day, at, KST)
-            if self._trades(day) and moment > self._now():
+            if self._calendar().trades_on(day) and moment > self._now():
                 return moment
         return None
 

@@ -88,6 +88,10 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return self.hours.late(_LATE, self.hours.close) if _is_first_of_year(day) else self.hours
 
+    def trades_on(self, day: date) -> bool:
+        """Whether a day is a trading day."""
+        return self.always or self.day(day) is not None
+
     def trading(self, at: datetime) -> bool:
         """Whether the market trades, as far as is known. The market's own word overrules the calendar."""
         if self.always:

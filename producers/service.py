@@ -264,7 +264,7 @@ async def _produce(
                 tokens=tokens,
                 offer=publisher.offer,
                 now=now,
-                trading=lambda day: service.calendar.always or service.calendar.day(day) is not None,
+                trading=lambda day: service.calendar.trades_on(day),  # noqa: PLW0108 – the calendar changes
                 hours=lambda at: service.calendar.phase(at),  # noqa: PLW0108 – the calendar changes
                 folder=state_dir,
             )
