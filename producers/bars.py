@@ -133,6 +133,7 @@ class Bars:
         stagger: float | None = None,
     ) -> None:
         self._settings = settings
+        self._at = time.fromisoformat(settings.at)
         self._account = account
         self._component = f"{PREFIX}/{account}/{producer}"
         self._producer = producer
@@ -167,8 +168,7 @@ class Bars:
             NotADay: the day is no trading day, or yet to come.
         """
         day = day or self._latest()
-        today = self._now().astimezone(KST).date()
-        if day > today:
+        if day > self._today:
             raise NotADay(f"{day} is yet to come: there are no bars of it")
         if not self._calendar().trades_on(day):
             raise NotADay(f"{day} is no trading day: there are no bars of it")
@@ -195,8 +195,7 @@ class Bars:
         look_after = 0.0
         while True:
             while self._asked:
-                await self._serve(self._asked[0])
-                self._asked.pop(0)
+                await self._serve(self._asked.pop(0))
             if self._settings.enabled and loop.time() >= look_after and (day := self._due()) is not None:
                 look_after = loop.time() + (0.0 if await self._settled(day) else self._again)
             if self._settings.enabled and loop.time() - self._said_at >= _SAY_EVERY:
@@ -313,10 +312,9 @@ class Bars:
             if self._calendar().trades_on(day):
                 days.append(day)
             day -= timedelta(days=1)
-        at = time.fromisoformat(self._settings.at)
         for day in reversed(days):
             known = self._memory.days.get(day)
-            come = self._calendar().always or self._now() >= datetime.combine(day, at, KST)
+            come = self._calendar().always or self._now() >= datetime.combine(day, self._at, KST)
             if come and self._over(day) and (known is None or known.state != "done"):
                 return day
         return None
@@ -325,11 +323,10 @@ class Bars:
         """When bars are next fetched by the clock."""
         if not self._settings.enabled:
             return None
-        at = time.fromisoformat(self._settings.at)
         for day in (self._today + timedelta(days=n) for n in range(_SEARCHED_DAYS)):
             if self._calendar().always:
                 return datetime.combine(day + timedelta(days=1), time(), KST)
-            moment = datetime.combine(day, at, KST)
+            moment = datetime.combine(day, self._at, KST)
             if self._calendar().trades_on(day) and moment > self._now():
                 return moment
         return None
@@ -352,8 +349,7 @@ class Bars:
         if progress.state != self._said.state:
             self._since = self._now()
         self._said = progress
-        with suppress(RuntimeError):
-            self._said_at = asyncio.get_running_loop().time()
+        self._said_at = asyncio.get_running_loop().time()
         figures = {
             "expected": progress.expected, "fetched": progress.fetched, "empty": progress.empty,
             "failed": progress.failed, "missing": progress.missing,

@@ -58,7 +58,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     Of the `expected` charts some are `fetched`, some `empty` (Kiwoom has no bar of that day: not traded), some `failed`
     (refused; `failures` tells the first of them), and the rest is `missing` (not asked yet). `state`: `waiting`,
-    `running`, `done`, `incomplete` (some failed and are tried again), `partial` (the day goes on), `failed`.
+    `running`, `done`, `incomplete` (some failed and are tried again), `partial` (the day goes on), `failed`; of a
+    producer without a run `scheduled`, `standby` (another one does it), `retired`.
     """
 
     date: dt.date
