@@ -113,9 +113,11 @@ class Conflation:
                 self.repeats += 1
                 continue
             if second != stock.second:
-                if stock.trades:
+                if stock.trades and self.hold:
+                    self.held_back += 1
+                elif stock.trades:
                     # The last word on the second before: nobody has asked yet for what was due.
-                    quotes += self._make(key, stock) if not self.hold else self._held_back()
+                    quotes += self._make(key, stock)
                 stock.second, stock.told = second, 0
             if not stock.trades:
                 self._waiting.add(key)
@@ -181,7 +183,3 @@ class Conflation:
         stock.due = math.inf
         self._waiting.discard(key)
         return [quote]
-
-    def _held_back(self) -> list[Quote]:
-        self.held_back += 1
-        return []
