@@ -120,7 +120,6 @@ class Registrations:
         self._renew_at: float | None = None
         self._cause = ""
         self._work = False
-        self.refusals = 0
 
     # -- what is wanted
 
@@ -178,7 +177,6 @@ class Registrations:
         if reply.code == 0:
             self._done(sent, t)
         else:
-            self.refusals += 1
             self._cause = f"{reply.trnm} {reply.code} {reply.message}".strip()
             self._refused(sent, reply.code, t)
         self._look()
@@ -349,7 +347,6 @@ class Registrations:
             return False
         del self._late[0]
         if reply.trnm == "REG" and reply.code != 0:
-            self.refusals += 1
             self._cause = f"{reply.trnm} {reply.code} {reply.message}".strip()
             self._doubt(self._acknowledged)
             self._pause(t)
