@@ -169,9 +169,7 @@ class Publisher:
 
     @property
     def _crowded(self) -> bool:
-        return len(self._queue) * 2 >= self._room or (
-            self._spool is not None and len(self._spool) > 0 and self._spool.crowded
-        )
+        return len(self._queue) * 2 >= self._room or (self._spool is not None and self._spool.crowded)
 
     def _to_spool(self, record: Spooled) -> bool:
         if self._spool is None:

@@ -89,7 +89,8 @@ class Spool:
     @property
     def crowded(self) -> bool:
         """Whether it is half full: time to leave out what can be done without."""
-        return self.size * 2 >= self._limit
+        # Asked for every frame, and nearly always nothing waits: then there are no segments to add up.
+        return self._waiting > 0 and self.size * 2 >= self._limit
 
     def append(self, record: Spooled) -> None:
         """Add a record at the tail.
