@@ -130,10 +130,10 @@ class Publisher:
     def offer(self, record: Record, *, passing: bool = False) -> None:
         """Take a record for Kafka.
 
-        A `passing` record is left out while others wait on the disk: the next one says it better. So is a status or a
-        raw frame while there is little room: the numbers of the frames tell that some are missing. Of
-        quotes nothing is lost by that where whoever makes them looks at `behind` first. What is larger than any broker
-        takes is left out, and said. Everything that is left out is counted by its reason.
+        A `passing` record is left out while others wait on the disk: the next one says it better. So is a status, a
+        raw frame or a quote while there is little room: the numbers of the frames tell that some are missing, and of
+        quotes nothing is lost where whoever makes them looks at `behind` first. What is larger than any broker takes is
+        left out, and said. Everything that is left out is counted by its reason.
 
         Raises:
             QueueFull: there is no room.
@@ -263,7 +263,7 @@ class Publisher:
         while True:
             await asyncio.sleep(_WATCH_EVERY)
             now = time.monotonic()
-            if self._queue and now - self._progress > self._spool_after:
+            if self._queue and self.unacknowledged > self._spool_after:
                 self._divert()
             metrics.SPOOLED.set(spool.size)
             if now - synced < _SYNC_EVERY or (descriptor := spool.unsynced()) is None:
