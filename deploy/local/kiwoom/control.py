@@ -44,7 +44,7 @@ def truth(day: Day, query: str) -> Reply:
     except ValueError:
         return Reply({"error": "from and limit are whole numbers."}, 400)
     chosen = [
-        _told(day, crossing)
+        _told(day, names, crossing)
         for crossing in day.truth[max(0, first) :]
         if wanted is None or wanted in (crossing.seq, names[crossing.seq])
     ]
@@ -62,6 +62,7 @@ def state(exchange: Exchange, clock: Clock, in_force: Faults, sessions: Iterable
     """Where market and sessions stand."""
     now = clock.now()
     day = exchange.day
+    names = _names(day)
     return Reply(
         {
             "market_time": now.astimezone(KST).isoformat(),
@@ -71,8 +72,8 @@ def state(exchange: Exchange, clock: Clock, in_force: Faults, sessions: Iterable
             "open": exchange.is_open(now),
             "paused": exchange.paused,
             "events": len(day.truth),
-            "members": {name: len(day.members[seq]) for seq, name in _names(day).items()},
-            "conditions": [[seq, name] for seq, name in _names(day).items()],
+            "members": {name: len(day.members[seq]) for seq, name in names.items()},
+            "conditions": [[seq, name] for seq, name in names.items()],
             "plants": [str(each) for each in exchange.ledger.plants],
             "neutral": exchange.ledger.neutral,
             "faults": in_force.listed(),
@@ -111,11 +112,11 @@ def fault_wanted(body: bytes) -> tuple[str, tuple[str, ...]] | Callable[[Faults]
     return lambda in_force: in_force.switched(wanted.name, wanted.on, wanted.seqs)
 
 
-def _told(day: Day, crossing: Crossing) -> dict[str, Any]:
+def _told(day: Day, names: dict[str, str], crossing: Crossing) -> dict[str, Any]:
     at = moment(day.date, crossing.at)
     told = {
         "index": crossing.index,
-        "condition": _names(day)[crossing.seq],
+        "condition": names[crossing.seq],
         "seq": crossing.seq,
         "code": crossing.code,
         "action": crossing.action,
