@@ -131,11 +131,10 @@ def drawn(
 class Effect:
     """What one hit does to the price of its stock: a factor that goes from 1 to `1 + effect`."""
 
-    __slots__ = ("_begins", "_ends", "effect", "hit", "reference")
+    __slots__ = ("_begins", "_ends", "effect", "reference")
 
     def __init__(self, each: Plant, hit: float) -> None:
         self.effect = each.effect
-        self.hit = hit
         self.reference: float | None = None
         """When the first trade after the hit was; None before."""
         self._begins = hit + BEGINS * each.horizon

@@ -60,7 +60,6 @@ class Rehearsed(NamedTuple):
     minutes: dict[str, list[MinuteBar]]
     daily: dict[str, DailyBar]
     untouched: frozenset[str]
-    day: Day
 
 
 def rehearse(
@@ -140,5 +139,4 @@ def _told(day: Day, plants: Sequence[Plant], untouched: frozenset[str]) -> Rehea
         minutes={code: day.minutes(code) for code in codes},
         daily={code: day.bar(code) for code in codes},
         untouched=untouched,
-        day=day,
     )
