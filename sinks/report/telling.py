@@ -12,7 +12,7 @@ from typing import Final
 
 from streams.events import KST
 
-from .day import HORIZONS, ConditionDay, Day, Gap, Performance, Recommended
+from .day import HORIZONS, ConditionDay, Day, Gap, Performance, Recommended, minute_of
 from .words import WORDS, Language
 
 NONE: Final = "–"
@@ -88,8 +88,8 @@ def gaps_of(day: Day, each: ConditionDay) -> list[tuple[int, int]]:
     found = []
     for gap in day.gaps:
         if (gap.account, gap.condition) == (each.account, each.condition):
-            start = gap.start.hour * 60 + gap.start.minute if gap.start.date() == day.date else 0
-            end = gap.end.hour * 60 + gap.end.minute + 1 if gap.end.date() == day.date else 24 * 60
+            start = minute_of(gap.start) if gap.start.date() == day.date else 0
+            end = minute_of(gap.end) + 1 if gap.end.date() == day.date else 24 * 60
             found.append((start, end))
     return found
 
