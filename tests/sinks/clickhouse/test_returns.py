@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -14,8 +14,8 @@ from clickhouse_connect.driver.client import Client
 from deploy.local.kiwoom.plants import Plant
 from deploy.local.kiwoom.rehearsal import Rehearsed, rehearse
 from sinks.clickhouse import returns as module
-from sinks.clickhouse.connection import connect, connect_async
-from sinks.clickhouse.migrate import migrate, migrations
+from sinks.clickhouse.connection import connect_async
+from sinks.clickhouse.migrate import migrations
 from sinks.clickhouse.returns import fill, keep, look, stale
 from sinks.settings import ClickHouseSettings
 
@@ -24,14 +24,6 @@ from .tape import MONDAY, Tape
 
 TUESDAY = MONDAY + timedelta(days=1)
 THURSDAY = date(2026, 3, 12)
-
-
-@pytest.fixture
-def client(settings: ClickHouseSettings) -> Iterator[Client]:
-    migrate(settings)
-    client = connect(settings)
-    yield client
-    client.close()
 
 
 @pytest.fixture
