@@ -12,7 +12,7 @@ from typing import Literal
 
 Point = Literal[
     "decided",  # a batch was decided, nothing of it was sent
-    "output-sent",  # its outputs for one partition were handed to the producer
+    "output-sent",  # outputs for one partition, as many as one batch takes, were handed to the producer
     "outputs-acknowledged",  # Kafka has all of them
     "value-sent",  # values of the state, as many as one batch takes, were handed to the producer
     "values-acknowledged",  # Kafka has all values, in a transaction that is still open

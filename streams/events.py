@@ -17,7 +17,6 @@ Units and conventions, once for all records:
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -457,7 +456,11 @@ def condition_key(account: str, condition: str) -> bytes:
 
 def identity(*parts: object) -> str:
     """A stable 128-bit identity of a fact, as 32 hex digits."""
-    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+    return _digest("\x1f".join(map(str, parts)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def letter_id(component: str, topic: str, partition: int, offset: int, timestamp: int) -> str:
@@ -515,8 +518,7 @@ def event_id(account: str, condition: str, code: str, action: str, at: datetime,
     `at` carries the trading date and Kiwoom's whole second; `ordinal` counts equal tuples within one connection.
     """
     # What `identity("event", …)` gives, put together in one go: there is one of these for every hit.
-    parts = f"event\x1f{account}\x1f{condition}\x1f{code}\x1f{action}\x1f{_second(at)}\x1f{ordinal}"
-    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+    return _digest(f"event\x1f{account}\x1f{condition}\x1f{code}\x1f{action}\x1f{_second(at)}\x1f{ordinal}")
 
 
 @lru_cache(maxsize=256)
@@ -539,7 +541,7 @@ def trading_date(at: datetime) -> date:
     return at.astimezone(KST).date()
 
 
-@functools.lru_cache(maxsize=64)
+@lru_cache(maxsize=64)
 def day_end(day: date) -> datetime:
     """The deadline of a trading date: midnight KST at its end."""
     return datetime(day.year, day.month, day.day, tzinfo=KST) + timedelta(days=1)

@@ -78,7 +78,7 @@ class Decision(msgspec.Struct, frozen=True):
     ignored: list[str]
 
 
-#: What is remembered under one table key. Frozen: it may be kept and written later (`encode_value`).
+#: What is remembered under one table key. Frozen: it may be kept and written later (`holding`).
 Value = membership.Member | membership.Day | recommend.Standing
 
 

@@ -14,13 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
-from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.partitioner import murmur2
 
 #: Bytes of a batch, before compression. A partition takes the next one only when the one before is on its way to the
 #: broker, so what is decided together should fit into one; a broker takes 1 MiB by default.
 BATCH_BYTES: Final = 512 * 1024
-
-_partitioner: Final = DefaultPartitioner()
 
 
 class Message(Protocol):
@@ -57,8 +55,7 @@ class Sent:
 @functools.lru_cache(maxsize=1 << 16)
 def partition_of(key: bytes, partitions: int) -> int:
     """Where Kafka's clients send a key on a topic of so many partitions."""
-    everywhere = range(partitions)
-    return int(_partitioner(key, everywhere, everywhere))
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 async def send(

@@ -17,12 +17,12 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.errors import GroupCoordinatorNotAvailableError
-from aiokafka.partitioner import murmur2
 
 from . import membership, recommend, topics
 from .changelog import Replica, Writer
 from .checkpoint import pass_by
 from .events import HitstreamError, condition_key
+from .outbox import partition_of
 
 #: Topics whose records a worker takes.
 _SOURCES: Final = (topics.CONDITION_EVENTS, topics.TRANSITIONS, topics.COMMANDS)
@@ -33,11 +33,6 @@ SPREAD: Final = tuple(topic for topic in topics.ALL if topic.partitions > 1)
 
 class NotNow(HitstreamError):
     """Partitions can't be added while somebody is at work, or while something is still to be done."""
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """Where Kafka's default partitioner puts a key."""
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 def moved(changelog: str, key: bytes, value: bytes, partitions: int) -> tuple[int, bytes, bytes] | None:

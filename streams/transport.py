@@ -190,8 +190,8 @@ class Transport(driver.Transport):  # type: ignore[misc]
     `batch_records` and `fetch_wait` (seconds) are those of `StreamSettings`.
     """
 
-    batch_records = 2000
-    fetch_wait = 0.25
+    batch_records: int
+    fetch_wait: float
     Consumer = Consumer
     Producer = Producer
     checkpoint: Checkpoint = staticmethod(pass_by)

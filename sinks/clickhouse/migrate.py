@@ -133,8 +133,7 @@ def apply(client: Client, known: list[Migration], cluster: str = "") -> list[str
     if not pending(client, known):
         return []
     with _locked(client) as renew:
-        for statement in clustered(_RECORD.strip(), cluster) if cluster else (_RECORD,):
-            client.command(statement)
+        _command(client, _RECORD.strip(), cluster)
         missing = set(pending(client, known))  # again: another migrator may have been at work while we waited
         for migration in known:
             if migration.name not in missing:
@@ -142,8 +141,7 @@ def apply(client: Client, known: list[Migration], cluster: str = "") -> list[str
             for number, statement in enumerate(migration.statements, 1):
                 renew()
                 try:
-                    for part in clustered(statement, cluster) if cluster else (statement,):
-                        client.command(part)
+                    _command(client, statement, cluster)
                 except (DatabaseError, NotForCluster) as error:
                     raise MigrationFailed(
                         f"Statement {number} of migration {migration.name} failed: {first_line(error)}"
@@ -166,11 +164,16 @@ def _keep(client: Client, settings: ClickHouseSettings) -> list[str]:
     with _locked(client) as renew:
         for change in changes(client, settings):
             renew()
-            for part in clustered(change.statement, settings.cluster) if settings.cluster else (change.statement,):
-                client.command(part)
+            _command(client, change.statement, settings.cluster)
             log.info("retention changed", table=change.table, days=change.days, database=client.database)
             done.append(change.name)
     return done
+
+
+def _command(client: Client, statement: str, cluster: str) -> None:
+    """Run a statement; with `cluster` what `clustered` makes of it."""
+    for part in clustered(statement, cluster) if cluster else (statement,):
+        client.command(part)
 
 
 def _applied(client: Client) -> dict[int, str]:

@@ -37,26 +37,25 @@ _AT_ONCE: Final = 6  # days, newest first: then today's are looked at again, how
 _MARGIN: Final = timedelta(seconds=90)
 _NEXT_DAY: Final = timedelta(days=14)  # as far as `condition_returns` looks for a next open
 _FIRST_DAY: Final = date(1970, 1, 1)
-_LAST_DAY: Final = date(2149, 6, 6)  # of ClickHouse's Date
 _SECONDS: Final = 120  # of one question; a busy day takes some
 
 _CAME: Final = """
 SELECT 'hits' AS what, date AS day, max(inserted_at) AS newest FROM transitions
-WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
+WHERE date >= {first:Date} GROUP BY day
 UNION ALL
 SELECT 'quotes' AS what, date AS day, max(inserted_at) AS newest FROM quotes
-WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
+WHERE date >= {first:Date} GROUP BY day
 UNION ALL
 SELECT interval AS what, date AS day, max(inserted_at) AS newest FROM bars
-WHERE interval IN ('1m', '1d') AND date BETWEEN {first:Date} AND {last:Date} GROUP BY what, day
+WHERE interval IN ('1m', '1d') AND date >= {first:Date} GROUP BY what, day
 UNION ALL
 SELECT 'gaps' AS what, arrayJoin(arrayMap(n -> toDate(from_at, 'Asia/Seoul') + n,
     range(toUInt32(least(15, greatest(1, dateDiff('day', from_at, to_at, 'Asia/Seoul') + 1)))))) AS day,
     max(inserted_at) AS newest
-FROM gaps WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
+FROM gaps WHERE date >= {first:Date} GROUP BY day
 UNION ALL
 SELECT 'filled' AS what, date AS day, max(filled_at) AS newest FROM hit_returns
-WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND entry = 0 GROUP BY day
+WHERE date >= {first:Date} AND account = '' AND entry = 0 GROUP BY day
 """
 
 # The day's own row last, in the same block as the hits'.
@@ -122,7 +121,7 @@ async def look(client: AsyncClient, first: date = _FIRST_DAY) -> list[date]:
     """The stale days from `first` on, newest first."""
     answer = await client.query(
         _CAME,
-        parameters={"first": first, "last": _LAST_DAY},
+        parameters={"first": first},
         settings={"max_execution_time": _SECONDS, "max_threads": 1},
         tz_mode="aware",
     )

@@ -93,11 +93,16 @@ def parts(received: Iterable[Received]) -> tuple[list[Part], list[tuple[Consumer
                 group = _storable(tables, group, refused)  # noqa: PLW2901
                 whole = [_part(table, group) for table in tables]
             for part in whole:
-                if (before := made.get(part.table)) is not None:  # two kinds of one table
-                    before.extend(part)
-                elif len(part):
-                    made[part.table] = part
+                gather(made, part)
     return list(made.values()), refused
+
+
+def gather(made: dict[str, Part], part: Part) -> None:
+    """Add rows to those that there are of their table: two kinds of record may have one, and so do parts of a batch."""
+    if (before := made.get(part.table)) is not None:
+        before.extend(part)
+    elif len(part):
+        made[part.table] = part
 
 
 def _storable(

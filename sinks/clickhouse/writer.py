@@ -29,7 +29,7 @@ from ..settings import ClickHouseSettings
 from .connection import REQUEST_SECONDS, connect_async, first_line, parse_dsn
 from .migrate import migrate
 from .returns import keep
-from .rows import COLUMNS, Part, parts
+from .rows import COLUMNS, Part, gather, parts
 
 log = structlog.get_logger(__name__)
 
@@ -141,16 +141,12 @@ class Writer:
     async def prepare(self, batch: Batch) -> Work:
         """Make the rows of a batch."""
         work = Work()
-        for records in batch.partitions.values():
-            for some in slices(records):
-                await asyncio.sleep(0)
-                made, refused = parts(some)
-                for part in made:
-                    if (before := work.parts.get(part.table)) is not None:
-                        before.extend(part)
-                    else:
-                        work.parts[part.table] = part
-                work.refused += [Refused(source, reason) for source, reason in refused]
+        for some in slices(list(batch.records())):
+            await asyncio.sleep(0)
+            made, refused = parts(some)
+            for part in made:
+                gather(work.parts, part)
+            work.refused += [Refused(source, reason) for source, reason in refused]
         _batch_rows.observe(sum(map(len, work.parts.values())))
         return work
 

@@ -11,9 +11,17 @@ from typing import Final
 
 import msgspec
 
+from streams.events import KST
+
 HORIZONS: Final = ("1m", "5m", "30m", "close", "next_open", "best", "worst")
 SHOWN: Final = 10
 """Recommendations on each end of the ranking."""
+
+
+def minute_of(at: datetime) -> int:
+    """The minute since midnight KST, by which charts place a moment."""
+    local = at.astimezone(KST)
+    return local.hour * 60 + local.minute
 
 
 class Performance(msgspec.Struct, frozen=True, kw_only=True):

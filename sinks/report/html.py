@@ -82,8 +82,7 @@ def _day(day: Day, tell: Say) -> Iterable[str]:
     else:
         yield f"<p>{escape(tell('nothing_lacks'))}</p>"
     yield f"<h2>{escape(tell('conditions'))}</h2>"
-    costs = tell("costs", cost=f"{day.cost:g}") if day.cost else tell("no_costs")
-    yield f'<p class="soft">{escape(costs)} {escape(tell("how"))}</p>'
+    yield f'<p class="soft">{escape(telling.costs(day, tell))} {escape(tell("how"))}</p>'
     for each in day.conditions:
         yield _condition(day, each, tell)
     yield f"<h2>{escape(tell('recommendations'))}</h2>"
@@ -118,7 +117,7 @@ def _recommended(shown: Sequence[Recommended], tell: Say) -> str:
     closed = all(each.is_close for each in shown)
     heads = [
         f"<th>{escape(tell('stock'))}</th>",
-        *(f"<th>{escape(tell(name))}</th>" for name in ("opened",)),
+        f"<th>{escape(tell('opened'))}</th>",
         f'<th class="words">{escape(tell("reasons"))}</th>',
         *(
             f"<th>{escape(tell(name))}</th>"

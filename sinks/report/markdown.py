@@ -33,7 +33,7 @@ def render(day: Day, language: Language) -> str:
     lines += [f"## {tell('lacks')}", ""]
     lines += [f"- {escaped(sentence)}" for sentence in telling.lacks(day, tell)] or [tell("nothing_lacks")]
     lines += ["", f"## {tell('conditions')}", ""]
-    lines += [_costs(day, tell) + " " + tell("how"), ""]
+    lines += [telling.costs(day, tell) + " " + tell("how"), ""]
     first, last = telling.ends(day)
     for each in day.conditions:
         lines += [f"### {escaped(telling.named(day, each))}", ""]
@@ -54,10 +54,6 @@ def render(day: Day, language: Language) -> str:
 def escaped(text: str) -> str:
     """Text that Markdown takes for nothing but text."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
-
-
-def _costs(day: Day, tell: Say) -> str:
-    return tell("costs", cost=f"{day.cost:g}") if day.cost else tell("no_costs")
 
 
 def _recommended(shown: Sequence[Recommended], tell: Say) -> list[str]:

@@ -6,7 +6,7 @@ How a figure is computed, docs/analytics.md says; nothing is computed here but w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 from streams.events import KST, HitstreamError
 
 from ..clickhouse.connection import first_line
-from .day import SHOWN, ConditionDay, Day, Gap, Performance, Recommended
+from .day import SHOWN, ConditionDay, Day, Gap, Performance, Recommended, minute_of
 
 _NOT_THERE: Final = frozenset({36, 46, 47, 60, 81})  # a parameter, view, column, table or database
 
@@ -262,16 +262,14 @@ def _drawn(each: Recommended, lines: Mapping[str, Sequence[tuple[int, int]]]) ->
     """A recommendation with its line, from its reference on."""
     if each.reference is None or each.reference_at is None:
         return each
-    local = each.reference_at.astimezone(KST)
-    start = local.hour * 60 + local.minute
+    start = minute_of(each.reference_at)
     later = [(minute, price) for minute, price in lines.get(each.code, ()) if minute > start]
     return msgspec.structs.replace(each, line=((start, each.reference), *later))
 
 
 def _moment(micros: int) -> datetime:
-    return datetime.fromtimestamp(int(micros) / 1e6, UTC).astimezone(KST)
+    return datetime.fromtimestamp(int(micros) / 1e6, KST)
 
 
 def _minute(seconds: int) -> int:
-    local = datetime.fromtimestamp(int(seconds), UTC).astimezone(KST)
-    return local.hour * 60 + local.minute
+    return minute_of(datetime.fromtimestamp(int(seconds), KST))

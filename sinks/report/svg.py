@@ -54,8 +54,6 @@ def activity(
 
 def line(points: Sequence[tuple[int, int]], *, title: str) -> str:
     """A price since its reference, the first point, which is the level line."""
-    if len(points) < 2:
-        return ""
     reference = points[0][1]
     first, last = points[0][0], points[-1][0]
     low, high = min(price for _, price in points), max(price for _, price in points)

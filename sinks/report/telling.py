@@ -12,7 +12,7 @@ from typing import Final
 
 from streams.events import KST
 
-from .day import HORIZONS, ConditionDay, Day, Performance, Recommended
+from .day import HORIZONS, ConditionDay, Day, Gap, Performance, Recommended, minute_of
 from .words import WORDS, Language
 
 NONE: Final = "–"
@@ -88,8 +88,8 @@ def gaps_of(day: Day, each: ConditionDay) -> list[tuple[int, int]]:
     found = []
     for gap in day.gaps:
         if (gap.account, gap.condition) == (each.account, each.condition):
-            start = gap.start.hour * 60 + gap.start.minute if gap.start.date() == day.date else 0
-            end = gap.end.hour * 60 + gap.end.minute + 1 if gap.end.date() == day.date else 24 * 60
+            start = minute_of(gap.start) if gap.start.date() == day.date else 0
+            end = minute_of(gap.end) + 1 if gap.end.date() == day.date else 24 * 60
             found.append((start, end))
     return found
 
@@ -129,9 +129,14 @@ def described(day: Day, each: ConditionDay, tell: Say) -> str:
     return tell("activity", condition=name, hits=each.hits, most=most, at=f"{minute // 60:02d}:{minute % 60:02d}")
 
 
-def named(day: Day, each: ConditionDay) -> str:
-    """A condition's name, with its account where there are several."""
+def named(day: Day, each: ConditionDay | Gap) -> str:
+    """The name of a condition, or of the one that a gap is of, with its account where there are several."""
     return f"{each.account}/{each.condition}" if len(day.accounts) > 1 else each.condition
+
+
+def costs(day: Day, tell: Say) -> str:
+    """Whether the returns are less costs, and how much."""
+    return tell("costs", cost=f"{day.cost:g}") if day.cost else tell("no_costs")
 
 
 def heads(day: Day, tell: Say) -> list[str]:
@@ -239,12 +244,11 @@ def lacks(day: Day, tell: Say) -> list[str]:
         names = _names(day, [each for each in conditions if each.condition in across], tell)
         told.append(tell("lack_across", n=sum(across.values()), conditions=names))
     for gap in day.gaps[:_MOST_GAPS]:
-        name = f"{gap.account}/{gap.condition}" if len(day.accounts) > 1 else gap.condition
         length = (gap.end - gap.start).total_seconds() / 60
         told.append(
             tell(
                 "lack_gap",
-                condition=name,
+                condition=named(day, gap),
                 start=_moment(gap.start, day),
                 end=_moment(gap.end, day),
                 minutes=f"{length:,.1f}",

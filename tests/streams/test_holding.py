@@ -108,13 +108,16 @@ class Broker:
         self.batches[number].set_result(SimpleNamespace(offset=0))
 
 
-def working(tmp_path: Path, checkpoint: Checkpoint = pass_by) -> tuple[Worker, Broker, Any, list[int]]:
-    """A worker that holds a partition of transitions, its broker, the partition, and where it would read on."""
+def made(tmp_path: Path, checkpoint: Checkpoint = pass_by) -> Worker:
+    """A worker that no Kafka answers."""
     partitions = {topic.name: topic.partitions for topic in topics.ALL}
     settings = StreamSettings()
-    worker = Worker(
-        "127.0.0.1:1", partitions, POLICY, settings, str(tmp_path), lambda: NOON, lambda _: None, checkpoint
-    )
+    return Worker("127.0.0.1:1", partitions, POLICY, settings, str(tmp_path), lambda: NOON, lambda _: None, checkpoint)
+
+
+def working(tmp_path: Path, checkpoint: Checkpoint = pass_by) -> tuple[Worker, Broker, Any, list[int]]:
+    """A worker that holds a partition of transitions, its broker, the partition, and where it would read on."""
+    worker = made(tmp_path, checkpoint)
     broker, passed, log, tp = Broker(), list[int](), Log(), TP(topics.TRANSITIONS.name, 0)
     worker._app._consumer = SimpleNamespace(pass_over=lambda _, offset: passed.append(offset))
     worker._app._producer = SimpleNamespace(kafka=broker)
@@ -231,10 +234,7 @@ async def test_what_an_earlier_holder_still_remembers_until_it_is_shut_out_count
         return {tp: end}
 
     monkeypatch.setattr(app, "Writer", lambda *_: Opened())
-    partitions = {topic.name: topic.partitions for topic in topics.ALL}
-    worker = Worker(
-        "127.0.0.1:1", partitions, POLICY, StreamSettings(), str(tmp_path), lambda: NOON, lambda _: None, pass_by
-    )
+    worker = made(tmp_path)
     worker._app._consumer = SimpleNamespace(highwaters=highwaters, assignment=lambda: {tp}, finish=lambda *_: None)
     worker._replica = SimpleNamespace(hold=hold)  # type: ignore[assignment]
     await worker._on_assigned()

@@ -12,7 +12,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
+from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams import outbox, topics
 
@@ -48,6 +51,13 @@ class Producer:
 def test_no_batch_is_larger_than_what_a_broker_takes() -> None:
     """A broker refuses a whole batch that is larger than the record it would take."""
     assert outbox.BATCH_BYTES < topics.MAX_RECORD
+
+
+@given(st.binary(min_size=1, max_size=40), st.integers(1, 64))
+def test_keys_stand_where_the_producers_put_them(key: bytes, partitions: int) -> None:
+    """The place of a key is the one that Kafka's default partitioner gives it."""
+    places = list(range(partitions))
+    assert outbox.partition_of(key, partitions) == DefaultPartitioner()(key, places, places)
 
 
 async def test_a_full_batch_is_followed_by_another() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka.partitioner import DefaultPartitioner
 from fleet import (
     CONDITIONS,
     GROUP,
@@ -24,24 +23,16 @@ from fleet import (
     publish,
     read,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 from streams import membership, repartition, topics
 from streams.app import check
 from streams.changelog import Writer
 from streams.events import HitstreamError, encode
 from streams.lane import MembershipLane, StandingLane
+from streams.outbox import partition_of
 from streams.recommend import Policy
 
 KEYS = [f"{n:06}" for n in range(12)]
-
-
-@given(st.binary(min_size=1, max_size=40), st.integers(1, 64))
-def test_keys_stand_where_the_producers_put_them(key: bytes, partitions: int) -> None:
-    """The place of a key is the one that Kafka's default partitioner gives it."""
-    places = list(range(partitions))
-    assert repartition.partition_of(key, partitions) == DefaultPartitioner()(key, places, places)
 
 
 def test_a_value_that_moves_forgets_its_position() -> None:
@@ -49,7 +40,7 @@ def test_a_value_that_moves_forgets_its_position() -> None:
     member = membership.Member(date=START.date(), inside=True, entry=3, position=77)
     changelog = topics.MEMBERS_STATE.name
     for partitions in range(2, 9):
-        there = repartition.partition_of(b"main/x", partitions)
+        there = partition_of(b"main/x", partitions)
         key, value = msgspec.json.encode([there, "main", "x", "005930"]), msgspec.json.encode(member)
         assert repartition.moved(changelog, key, value, partitions) is None
         elsewhere = msgspec.json.encode([there + 1, "main", "x", "005930"])

@@ -450,7 +450,8 @@ ORDER BY account, condition, part, indexOf(['1m', '5m', '30m', 'close', 'next_op
 SETTINGS join_use_nulls = 0
 COMMENT 'How the hits of each condition fared against the sample, split by time of day, visit or confluence';
 
--- The same without parts, in words of its own: asking through the view above would have ClickHouse analyse it twice.
+-- The same without parts, and from `sums` on word for word (a test compares them): asking through the view above would
+-- have ClickHouse analyse it twice.
 CREATE OR REPLACE VIEW condition_performance AS
 WITH
     cells AS

@@ -3,6 +3,7 @@
 `server`      a running server, shared by all tests.
 `own_server`  one of this test's own, which it may stop, kill and start again; `make_server` makes several.
 `settings`    the settings of a database of this test's own on the shared server.
+`client`      a client of that database, migrated; where a module has a fixture of that name, it says what it is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from clickhouse_connect.driver.client import Client
 
+from sinks.clickhouse.connection import connect
+from sinks.clickhouse.migrate import migrate
 from sinks.settings import ClickHouseSettings
 
 from .embedded import Server
@@ -52,3 +56,12 @@ def own_server(make_server: Callable[..., Server]) -> Server:
 def settings(server: Server) -> ClickHouseSettings:
     """Settings of a database of this test's own."""
     return server.settings()
+
+
+@pytest.fixture
+def client(settings: ClickHouseSettings) -> Iterator[Client]:
+    """A client of a migrated database of this test's own."""
+    migrate(settings)
+    client = connect(settings)
+    yield client
+    client.close()

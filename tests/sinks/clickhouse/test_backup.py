@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,6 @@ def fill(client: Client) -> None:
 def contents(client: Client) -> dict[str, list[tuple[Any, ...]]]:
     """All rows of all tables."""
     return {table: sorted(client.query(f"SELECT * FROM {table} FINAL").result_rows, key=repr) for table in COLUMNS}
-
-
-@pytest.fixture
-def client(settings: ClickHouseSettings) -> Iterator[Client]:
-    migrate(settings)
-    client = connect(settings)
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

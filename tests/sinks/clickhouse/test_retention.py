@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,19 +9,10 @@ import structlog
 from clickhouse_connect.driver.client import Client
 
 from sinks.clickhouse.cluster import clustered
-from sinks.clickhouse.connection import connect
 from sinks.clickhouse.migrate import LOCK, migrate
 from sinks.clickhouse.retention import TABLES, Change, changes, kept
 from sinks.clickhouse.rows import COLUMNS, DERIVED
 from sinks.settings import ClickHouseSettings
-
-
-@pytest.fixture
-def client(settings: ClickHouseSettings) -> Iterator[Client]:
-    migrate(settings)
-    client = connect(settings)
-    yield client
-    client.close()
 
 
 def keeping(settings: ClickHouseSettings, **days: int) -> ClickHouseSettings:
