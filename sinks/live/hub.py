@@ -117,7 +117,7 @@ class Hub:
     """The state of the trading day, and its recent changes with numbers: the last one of each key.
 
     Args:
-        epoch: names this hub's numbering, without `-`; another hub (a restart) must have another.
+        epoch: names this hub's numbering, without `-` and `~`; another hub (a restart) must have another.
         speed: market seconds per real second.
         limits: how much is kept.
 
@@ -377,16 +377,12 @@ class Hub:
             prices=tuple(self._prices.all()) if self.shows_prices else (),
         )
 
-    def since(self, last_event_id: str) -> tuple[Change, ...] | None:
-        """What changed since the event that a browser saw last; None if only a snapshot can say it.
+    def since(self, epoch: str, seen: int) -> tuple[Change, ...] | None:
+        """What changed since the event of this epoch and number; None if only a snapshot can say it.
 
         Of several changes under one key only the last is told.
         """
-        epoch, _, digits = last_event_id.partition("-")
-        if epoch != self.epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
-            return None
-        seen = int(digits)
-        if not self._floor <= seen <= self.number:
+        if epoch != self.epoch or not self._floor <= seen <= self.number:
             return None
         missed: list[Change] = []
         for number, change in reversed(self._recent.values()):
