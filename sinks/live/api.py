@@ -40,7 +40,7 @@ from .answers import (
 )
 from .commands import Commands, NotTaken, Refused
 from .guard import GRANT, Grant
-from .history import Filter, History, HistoryAway, place_of
+from .history import Filter, History, HistoryAway
 from .hub import Hub
 from .stream import Broadcaster
 from .views import ConditionView, FeedItem, RecommendationView
@@ -204,14 +204,14 @@ def handlers(
         if day in (None, known.day):
             lines += known.transitions(
                 limit=limit,
-                before=(before.at, before.step, before.id) if before else None,
+                before=before,
                 account=account or None,
                 condition=condition or None,
                 code=code or None,
                 kind=kind,
             )
             is_all = known.holds_all_lines or not history.is_there
-            before = place_of(lines[-1].transition) if lines else before
+            before = cursor.place_of(lines[-1].transition) if lines else before
         else:
             is_all = False
         asked = day or known.day or trading_date(now())
@@ -219,7 +219,7 @@ def handlers(
             wanted = Filter(asked, account=account, condition=condition, code=code, kind=kind)
             rows = await history.transitions(wanted, before, limit - len(lines))
             lines += [FeedItem(name=known.name(row.code), transition=row) for row in rows]
-        following = place_of(lines[-1].transition).cursor() if len(lines) == limit else None
+        following = cursor.place_of(lines[-1].transition).cursor() if len(lines) == limit else None
         return TransitionsPage(items=tuple(lines), next=following)
 
     @get("/api/events", responses=_PAST)
@@ -235,7 +235,7 @@ def handlers(
         """Hits and exits of one day as Kiwoom said them, repeats and all, newest first. Needs ClickHouse."""
         wanted = Filter(day or trading_date(now()), account=account, condition=condition, code=code, kind=action)
         lines = await history.events(wanted, place(at), limit)
-        return EventsPage(items=tuple(lines), next=place_of(lines[-1]).cursor() if len(lines) == limit else None)
+        return EventsPage(items=tuple(lines), next=cursor.place_of(lines[-1]).cursor() if len(lines) == limit else None)
 
     @get("/api/stocks/{code:str}/bars", responses=_PAST)
     async def bars(

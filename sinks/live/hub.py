@@ -24,6 +24,7 @@ import msgspec
 from streams.events import KST, Gap, Quote, Recommendation, Record, Status, Stock, Transition, day_end, trading_date
 
 from .answers import Candle, ConditionDetail, Member, StockView, Story, Visit
+from .cursor import Place, place_of, step_of
 from .prices import Prices
 from .views import (
     Change,
@@ -79,8 +80,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class _Counts:
     """Today's visits to one condition: per code the latest step, and what follows from all of them.
 
-    A step is `2 * entry` when the stock entered for the `entry`-th time and one more when it left again; 1 is a stock
-    that was never there. A stock's steps are in order in the log, so the latest says how often it entered and left.
+    A step is `2 * entry` when the stock entered for the `entry`-th time and one more when it left again (`step_of`); 1
+    is a stock that was never there. A stock's steps are in order in the log, so the latest says how often it entered
+    and left.
     """
 
     __slots__ = ("entered", "exited", "hits", "last_at", "since", "steps")
@@ -96,7 +98,7 @@ class _Counts:
     def advance(self, transition: Transition) -> bool:
         """Take a transition in; False if it, or a later one of this stock, is in already."""
         held = self.steps.get(transition.code, 1)
-        step = 2 * transition.entry + (transition.kind == "exited")
+        step = step_of(transition)
         if step <= held:
             return False
         self.steps[transition.code] = step
@@ -149,7 +151,7 @@ class Hub:
     def _start_day(self, day: date | None) -> None:
         self.day = day
         self._counts: OrderedDict[tuple[str, str], _Counts] = OrderedDict()
-        self._feed: list[tuple[datetime, int, str, Transition]] = []  # oldest first, as `_place` orders them
+        self._feed: list[tuple[datetime, int, str, Transition]] = []  # a place and its line, oldest first
         self._recommendations: OrderedDict[str, Recommendation] = OrderedDict()  # the last one changed last
         self._of_code: dict[str, set[str]] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
@@ -239,7 +241,7 @@ class Hub:
             counts = self._counts[key] = _Counts()
         if not counts.advance(transition):
             return []
-        insort(self._feed, _place(transition))
+        insort(self._feed, (*place_of(transition), transition))
         if len(self._feed) > self.limits.transitions:
             del self._feed[0]
             self.left_out["line of the feed"] += 1
@@ -418,7 +420,7 @@ class Hub:
         self,
         *,
         limit: int,
-        before: tuple[datetime, int, str] | None = None,
+        before: Place | None = None,
         account: str | None = None,
         condition: str | None = None,
         code: str | None = None,
@@ -428,7 +430,7 @@ class Hub:
 
         Args:
             limit: at most so many.
-            before: only lines that stand before this place: when received, step of the visit, id.
+            before: only lines that stand before this place.
             account, condition, code, kind: only those with this value.
         """
         end = len(self._feed) if before is None else bisect_left(self._feed, before)
@@ -591,11 +593,6 @@ def gather(changes: Iterable[Change]) -> tuple[Change, ...]:
         last.pop(key, None)
         last[key] = change
     return tuple(last.values())
-
-
-def _place(transition: Transition) -> tuple[datetime, int, str, Transition]:
-    """Where a line stands in the feed, whatever the order in which the partitions are read."""
-    return (transition.received_at, 2 * transition.entry + (transition.kind == "exited"), transition.id, transition)
 
 
 def _listed(stock: Stock) -> StockView:

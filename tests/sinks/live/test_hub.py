@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinks.live.cursor import Place
 from sinks.live.hub import FORGOTTEN, RETIRED, Hub, Limits, change_key, gather
 from sinks.live.stream import parse_event_id
 from sinks.live.views import (
@@ -207,7 +208,7 @@ def test_the_feed_can_be_paged_backwards() -> None:
     before = None
     while page := it.transitions(limit=3, before=before):
         seen += [line.transition for line in page]
-        before = (seen[-1].received_at, 2, seen[-1].id)
+        before = Place(seen[-1].received_at, 2, seen[-1].id)
     assert seen == moves[::-1]
     assert it.holds_all_lines
     for wanted, expected in (
