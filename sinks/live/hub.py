@@ -115,6 +115,9 @@ class _Counts:
         return True
 
 
+_NOTHING: Final = _Counts()  # of a condition without a visit today
+
+
 class Hub:
     """The state of the trading day, and its recent changes with numbers: the last one of each key.
 
@@ -469,10 +472,10 @@ class Hub:
     def condition(self, account: str, condition: str) -> ConditionDetail | None:
         """One condition with its members and its hits by minute, None if it is not known."""
         key = (account, condition)
-        counts = self._counts.get(key)
         view = self._condition(key)
-        if counts is None and view.status is None:
+        if key not in self._counts and view.status is None:
             return None
+        counts = self._counts.get(key, _NOTHING)
         members = [
             Member(
                 code=code,
@@ -481,10 +484,9 @@ class Hub:
                 entry=counts.steps[code] // 2,
                 price=self._price(code),
             )
-            for code, since in (counts.since.items() if counts else ())
-            if counts
+            for code, since in counts.since.items()
         ]
-        hits = counts.hits if counts else {}
+        hits = counts.hits
         first, last = min(hits, default=0), max(hits, default=-1)
         return ConditionDetail(
             condition=view,
@@ -551,14 +553,14 @@ class Hub:
         )
 
     def _condition(self, key: tuple[str, str]) -> ConditionView:
-        counts = self._counts.get(key)
+        counts = self._counts.get(key, _NOTHING)
         return ConditionView(
             account=key[0],
             condition=key[1],
-            members=counts.entered - counts.exited if counts else 0,
-            entered=counts.entered if counts else 0,
-            exited=counts.exited if counts else 0,
-            last_at=counts.last_at if counts else None,
+            members=counts.entered - counts.exited,
+            entered=counts.entered,
+            exited=counts.exited,
+            last_at=counts.last_at,
             status=_best_off(self._subscriptions.get(key, {}).values(), self._silence),
         )
 
