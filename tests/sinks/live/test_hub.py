@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from day import NINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +40,6 @@ from streams.events import (
     transition_id,
 )
 
-NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)  # 09:00 KST
 DAY = date(2026, 3, 4)
 
 
