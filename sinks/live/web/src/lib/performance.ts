@@ -4,7 +4,6 @@ import type { Performance } from "./contract";
 import { formatPercent } from "./prices";
 
 export const HORIZONS = ["1m", "5m", "30m", "close", "next_open", "best", "worst"] as const;
-export type Horizon = Performance["horizon"];
 
 /** Cases below which a mean says next to nothing, and is shown as such. */
 export const FEW = 30;
