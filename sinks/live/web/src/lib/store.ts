@@ -67,7 +67,8 @@ export interface State {
   readonly prices: ReadonlyMap<string, PriceView>;
 }
 
-export const conditionKey = (view: ConditionView): string => `${view.account}/${view.condition}`;
+/** What is of one condition is found under this. */
+export const conditionKey = (of: Pick<ConditionView, "account" | "condition">): string => `${of.account}/${of.condition}`;
 
 /** The state after a snapshot. One that is older than what the page holds changes nothing. */
 export function applySnapshot(before: State | null, snapshot: Snapshot, received: number): State {
