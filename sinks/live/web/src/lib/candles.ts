@@ -5,9 +5,7 @@
  */
 
 import type { Candle, PriceView, RecommendationView, Visit } from "./contract";
-import { parse } from "./time";
-
-const KST_OFFSET_SECONDS = 9 * 3600;
+import { KST_OFFSET, parse } from "./time";
 
 export type Interval = "1m" | "5m" | "1d";
 
@@ -25,7 +23,7 @@ export interface Bar {
 
 /** A moment in milliseconds as the chart is told it: at the beginning of its bar. */
 export function chartTime(instant: number, interval: Interval): number {
-  const seconds = Math.floor(instant / 1000) + KST_OFFSET_SECONDS;
+  const seconds = Math.floor((instant + KST_OFFSET) / 1000);
   return seconds - (seconds % SECONDS[interval]);
 }
 
