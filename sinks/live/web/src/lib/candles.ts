@@ -6,6 +6,7 @@
 
 import type { Candle, PriceView, RecommendationView, Visit } from "./contract";
 import { KST_OFFSET, parse } from "./time";
+import { formatScore } from "./words";
 
 export type Interval = "1m" | "5m" | "1d";
 
@@ -110,8 +111,8 @@ export function marksOf(
     if (visit.until !== null) put(visit.until, "exited", visit.condition);
   }
   for (const { recommendation } of recommendations) {
-    put(recommendation.opened_at, "opened", recommendation.score.toFixed(2));
-    if (recommendation.state === "closed") put(recommendation.at, "closed", recommendation.score.toFixed(2));
+    put(recommendation.opened_at, "opened", formatScore(recommendation.score));
+    if (recommendation.state === "closed") put(recommendation.at, "closed", formatScore(recommendation.score));
   }
   return [...marks.values()].sort((a, b) => a.time - b.time);
 }

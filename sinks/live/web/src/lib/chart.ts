@@ -20,6 +20,7 @@ import {
   type UTCTimestamp,
 } from "lightweight-charts";
 import type { Bar, Interval, Mark } from "./candles";
+import { numbers } from "./words-views";
 
 export interface Colours {
   readonly up: string;
@@ -76,7 +77,7 @@ export class Chart {
       layout: { attributionLogo: false },
     });
     this.#candles = this.#chart.addSeries(CandlestickSeries, {
-      priceFormat: { type: "custom", minMove: 1, formatter: (price: number) => Math.round(price).toLocaleString("ko-KR") },
+      priceFormat: { type: "custom", minMove: 1, formatter: (price: number) => numbers.format(Math.round(price)) },
     });
     this.#volumes = this.#chart.addSeries(HistogramSeries, {
       priceScaleId: "volume",

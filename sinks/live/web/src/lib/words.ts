@@ -4,7 +4,7 @@ import type { ConditionWord } from "./condition";
 import type { Cause, Transition } from "./contract";
 import type { Feed } from "./freshness";
 import { kstTime, parse } from "./time";
-import { viewsEn, viewsKo } from "./words-views";
+import { numbers, viewsEn, viewsKo } from "./words-views";
 
 export type Language = "ko" | "en";
 
@@ -34,8 +34,6 @@ function brief(seconds: number, units: readonly [string, string, string]): strin
   const [hours, minutes, rest] = parts(seconds);
   return hours > 0 ? `${hours}${units[0]}` : minutes > 0 ? `${minutes}${units[1]}` : `${rest - (rest % 10)}${units[2]}`;
 }
-
-const numbers = new Intl.NumberFormat("ko-KR");
 
 const ko = {
   ...viewsKo,
