@@ -20,6 +20,7 @@ import {
   type UTCTimestamp,
 } from "lightweight-charts";
 import type { Bar, Interval, Mark } from "./candles";
+import { withColours } from "./colours";
 import { numbers } from "./words-views";
 
 export interface Colours {
@@ -33,16 +34,9 @@ export interface Colours {
   readonly font: string;
 }
 
-/** What the page's colours are now: the library draws on a canvas and knows no variables. */
-export function coloursOf(element: HTMLElement): Colours {
-  const probe = document.createElement("span");
-  probe.hidden = true;
-  element.append(probe);
-  const colour = (name: string): string => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  };
-  const colours = {
+/** What a chart's colours are now. */
+export const coloursOf = (element: HTMLElement): Colours =>
+  withColours(element, (colour) => ({
     up: colour("up"),
     down: colour("down"),
     text: colour("text-2"),
@@ -51,10 +45,7 @@ export function coloursOf(element: HTMLElement): Colours {
     accent: colour("accent"),
     volume: colour("bar-rest"),
     font: getComputedStyle(element).fontFamily,
-  };
-  probe.remove();
-  return colours;
-}
+  }));
 
 /** A mark's words, as the reader's language has them. */
 export type MarkText = (mark: Mark) => string;
