@@ -240,7 +240,7 @@ export function hubTrouble(state: State): Status | null {
 // --- what the screen asks ---------------------------------------------------------------------------------------------
 
 /** Open recommendations: highest score first, then the latest opened. */
-export function openRecommendations(state: State): RecommendationEntry[] {
+export function openRecommendations(state: Pick<State, "recommendations">): RecommendationEntry[] {
   return [...state.recommendations.values()]
     .filter((entry) => entry.view.recommendation.state === "open")
     .sort((a, b) => {
@@ -250,7 +250,7 @@ export function openRecommendations(state: State): RecommendationEntry[] {
 }
 
 /** Closed recommendations, the latest closed first. */
-export function closedRecommendations(state: State): RecommendationEntry[] {
+export function closedRecommendations(state: Pick<State, "recommendations">): RecommendationEntry[] {
   return [...state.recommendations.values()]
     .filter((entry) => entry.view.recommendation.state === "closed")
     .sort((a, b) => parse(b.view.recommendation.at) - parse(a.view.recommendation.at));
