@@ -40,7 +40,7 @@ from .answers import (
 )
 from .commands import Commands, NotTaken, Refused
 from .guard import GRANT, Grant
-from .history import Filter, History, HistoryAway, place_of
+from .history import Filter, History, HistoryAway
 from .hub import Hub
 from .stream import Broadcaster
 from .views import ConditionView, FeedItem, RecommendationView
@@ -49,7 +49,6 @@ LONGEST: Final = 200  # characters of a word that is asked for
 BODY_BYTES: Final = 16_384
 _log = structlog.get_logger(__name__)
 
-Word = Annotated[str | None, QueryParameter(max_length=LONGEST)]
 OfAccount = Annotated[str | None, QueryParameter(name="account", max_length=LONGEST, description="Only this account.")]
 OfCondition = Annotated[
     str | None, QueryParameter(name="condition", max_length=LONGEST, description="Only those of this condition.")
@@ -64,27 +63,31 @@ Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="At most so ma
 Code = Annotated[str, PathParameter(pattern="^[0-9A-Z]{6}$", description="A stock's six characters.")]
 
 
-def _said(**said: str) -> dict[int, ResponseSpec]:
+def _said(said: Mapping[int, str]) -> dict[int, ResponseSpec]:
     """Answers that are not 2xx, as the document describes them."""
-    every = {"_400": "The question is wrong.", "_401": "Log in first.", "_429": "Too many wrong tokens."} | said
+    every = {400: "The question is wrong.", 401: "Log in first.", 429: "Too many wrong tokens.", **said}
     return {
-        int(status[1:]): ResponseSpec(Problem, description=sentence, generate_examples=False)
+        status: ResponseSpec(Problem, description=sentence, generate_examples=False)
         for status, sentence in every.items()
     }
 
 
-_TODAY: Final = _said(_503="The day is being read from Kafka.")
-_FOUND: Final = _said(_404="There is no such thing.", _503="The day is being read from Kafka.")
+_TODAY: Final = _said({503: "The day is being read from Kafka."})
+_FOUND: Final = _said({404: "There is no such thing.", 503: "The day is being read from Kafka."})
 _PAST: Final = _said(
-    _404="There is no place of this cursor.",
-    _503="ClickHouse is not configured, or does not answer; or the day is being read from Kafka.",
+    {
+        404: "There is no place of this cursor.",
+        503: "ClickHouse is not configured, or does not answer; or the day is being read from Kafka.",
+    }
 )
 _WRITE: Final = _said(
-    _403="This login may read only, or the request does not come from the dashboard's page.",
-    _404="There is no such stock or account.",
-    _409="It would have expired already, or expires later than in a year.",
-    _413="The body is too long.",
-    _503="Kafka did not take the command.",
+    {
+        403: "This login may read only, or the request does not come from the dashboard's page.",
+        404: "There is no such stock or account.",
+        409: "It would have expired already, or expires later than in a year.",
+        413: "The body is too long.",
+        503: "Kafka did not take the command.",
+    }
 )
 
 
@@ -107,7 +110,7 @@ def handlers(
             raise NotFoundException("There is no place of this cursor: give `next` of a page, or none for the newest.")
         return found
 
-    @get("/api/session", responses=_said(), sync_to_thread=False)
+    @get("/api/session", responses=_said({}), sync_to_thread=False)
     def session(request: Request[Any, Any, Any]) -> SessionView:
         """Who asks, and what they may. Its `csrf` goes into the header `X-Hitstream-CSRF` of every POST."""
         grant = _grant(request)
@@ -204,14 +207,14 @@ def handlers(
         if day in (None, known.day):
             lines += known.transitions(
                 limit=limit,
-                before=(before.at, before.step, before.id) if before else None,
+                before=before,
                 account=account or None,
                 condition=condition or None,
                 code=code or None,
                 kind=kind,
             )
             is_all = known.holds_all_lines or not history.is_there
-            before = place_of(lines[-1].transition) if lines else before
+            before = cursor.place_of(lines[-1].transition) if lines else before
         else:
             is_all = False
         asked = day or known.day or trading_date(now())
@@ -219,7 +222,7 @@ def handlers(
             wanted = Filter(asked, account=account, condition=condition, code=code, kind=kind)
             rows = await history.transitions(wanted, before, limit - len(lines))
             lines += [FeedItem(name=known.name(row.code), transition=row) for row in rows]
-        following = place_of(lines[-1].transition).cursor() if len(lines) == limit else None
+        following = cursor.place_of(lines[-1].transition).cursor() if len(lines) == limit else None
         return TransitionsPage(items=tuple(lines), next=following)
 
     @get("/api/events", responses=_PAST)
@@ -235,7 +238,7 @@ def handlers(
         """Hits and exits of one day as Kiwoom said them, repeats and all, newest first. Needs ClickHouse."""
         wanted = Filter(day or trading_date(now()), account=account, condition=condition, code=code, kind=action)
         lines = await history.events(wanted, place(at), limit)
-        return EventsPage(items=tuple(lines), next=place_of(lines[-1]).cursor() if len(lines) == limit else None)
+        return EventsPage(items=tuple(lines), next=cursor.place_of(lines[-1]).cursor() if len(lines) == limit else None)
 
     @get("/api/stocks/{code:str}/bars", responses=_PAST)
     async def bars(
@@ -281,20 +284,21 @@ def handlers(
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    @post("/api/commands/recommend", status_code=202, responses=_WRITE, request_max_body_size=BODY_BYTES)
+    @post("/api/commands/recommend", status_code=202, responses=_WRITE)
     async def recommend(data: JSONBody[RecommendCommand], request: Request[Any, Any, Any]) -> Accepted:
         """Recommend a stock by hand. What comes of it comes through the stream."""
         return await send(data, request)
 
-    @post("/api/commands/withdraw", status_code=202, responses=_WRITE, request_max_body_size=BODY_BYTES)
+    @post("/api/commands/withdraw", status_code=202, responses=_WRITE)
     async def withdraw(data: JSONBody[WithdrawCommand], request: Request[Any, Any, Any]) -> Accepted:
         """Withdraw a stock's recommendation. What comes of it comes through the stream."""
         return await send(data, request)
 
     async def send(data: RecommendCommand | WithdrawCommand, request: Request[Any, Any, Any]) -> Accepted:
-        if not hub().knows(data.code):
+        known = hub()
+        if not known.knows(data.code):
             raise NotFoundException(f"There is no listed stock {data.code}.")
-        accounts = hub().accounts()
+        accounts = known.accounts()
         if accounts and data.account not in accounts:
             raise NotFoundException(f"There is no account {data.account}: GET /api/session lists those there are.")
         if commands is None:

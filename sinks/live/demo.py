@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -183,18 +183,11 @@ async def run(port: int, rate: float, seed: int, history: int, quotes: float) ->
                 hub.apply(record, began)
     broadcaster.open()
 
-    async def go_on() -> None:
+    async def go_on(happens: Callable[[datetime], Iterator[Record]], a_second: float) -> None:
         while True:
-            await asyncio.sleep(market.random.expovariate(rate))
+            await asyncio.sleep(market.random.expovariate(a_second))
             at = datetime.now(UTC)
-            for record in market.step(at):
-                broadcaster.publish(hub.apply(record, at), at.timestamp())
-
-    async def trade() -> None:
-        while True:
-            await asyncio.sleep(market.random.expovariate(quotes))
-            at = datetime.now(UTC)
-            for record in market.quote(at):
+            for record in happens(at):
                 broadcaster.publish(hub.apply(record, at), at.timestamp())
 
     async def report() -> None:
@@ -209,8 +202,8 @@ async def run(port: int, rate: float, seed: int, history: int, quotes: float) ->
     async with asyncio.TaskGroup() as group:
         group.create_task(serve(application(broadcaster), sock, broadcaster))
         group.create_task(broadcaster.run())
-        group.create_task(go_on())
-        group.create_task(trade())
+        group.create_task(go_on(market.step, rate))
+        group.create_task(go_on(market.quote, quotes))
         group.create_task(report())
 
 

@@ -233,12 +233,5 @@ class History:
             return self._client
 
 
-def place_of(line: Transition | EventLine) -> Place:
-    """What a line is ordered by."""
-    if isinstance(line, Transition):
-        return Place(line.received_at, 2 * line.entry + (line.kind == "exited"), line.id)
-    return Place(line.received_at, line.entry, line.id)
-
-
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,6 +24,7 @@ import msgspec
 from streams.events import KST, Gap, Quote, Recommendation, Record, Status, Stock, Transition, day_end, trading_date
 
 from .answers import Candle, ConditionDetail, Member, StockView, Story, Visit
+from .cursor import Place, place_of, step_of
 from .prices import Prices
 from .views import (
     Change,
@@ -79,8 +80,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class _Counts:
     """Today's visits to one condition: per code the latest step, and what follows from all of them.
 
-    A step is `2 * entry` when the stock entered for the `entry`-th time and one more when it left again; 1 is a stock
-    that was never there. A stock's steps are in order in the log, so the latest says how often it entered and left.
+    A step is `2 * entry` when the stock entered for the `entry`-th time and one more when it left again (`step_of`); 1
+    is a stock that was never there. A stock's steps are in order in the log, so the latest says how often it entered
+    and left.
     """
 
     __slots__ = ("entered", "exited", "hits", "last_at", "since", "steps")
@@ -96,7 +98,7 @@ class _Counts:
     def advance(self, transition: Transition) -> bool:
         """Take a transition in; False if it, or a later one of this stock, is in already."""
         held = self.steps.get(transition.code, 1)
-        step = 2 * transition.entry + (transition.kind == "exited")
+        step = step_of(transition)
         if step <= held:
             return False
         self.steps[transition.code] = step
@@ -113,11 +115,14 @@ class _Counts:
         return True
 
 
+_NOTHING: Final = _Counts()  # of a condition without a visit today
+
+
 class Hub:
     """The state of the trading day, and its recent changes with numbers: the last one of each key.
 
     Args:
-        epoch: names this hub's numbering, without `-`; another hub (a restart) must have another.
+        epoch: names this hub's numbering, without `-` and `~`; another hub (a restart) must have another.
         speed: market seconds per real second.
         limits: how much is kept.
 
@@ -149,7 +154,7 @@ class Hub:
     def _start_day(self, day: date | None) -> None:
         self.day = day
         self._counts: OrderedDict[tuple[str, str], _Counts] = OrderedDict()
-        self._feed: list[tuple[datetime, int, str, Transition]] = []  # oldest first, as `_place` orders them
+        self._feed: list[tuple[datetime, int, str, Transition]] = []  # a place and its line, oldest first
         self._recommendations: OrderedDict[str, Recommendation] = OrderedDict()  # the last one changed last
         self._of_code: dict[str, set[str]] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
@@ -239,7 +244,7 @@ class Hub:
             counts = self._counts[key] = _Counts()
         if not counts.advance(transition):
             return []
-        insort(self._feed, _place(transition))
+        insort(self._feed, (*place_of(transition), transition))
         if len(self._feed) > self.limits.transitions:
             del self._feed[0]
             self.left_out["line of the feed"] += 1
@@ -377,16 +382,12 @@ class Hub:
             prices=tuple(self._prices.all()) if self.shows_prices else (),
         )
 
-    def since(self, last_event_id: str) -> tuple[Change, ...] | None:
-        """What changed since the event that a browser saw last; None if only a snapshot can say it.
+    def since(self, epoch: str, seen: int) -> tuple[Change, ...] | None:
+        """What changed since the event of this epoch and number; None if only a snapshot can say it.
 
         Of several changes under one key only the last is told.
         """
-        epoch, _, digits = last_event_id.partition("-")
-        if epoch != self.epoch or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
-            return None
-        seen = int(digits)
-        if not self._floor <= seen <= self.number:
+        if epoch != self.epoch or not self._floor <= seen <= self.number:
             return None
         missed: list[Change] = []
         for number, change in reversed(self._recent.values()):
@@ -422,7 +423,7 @@ class Hub:
         self,
         *,
         limit: int,
-        before: tuple[datetime, int, str] | None = None,
+        before: Place | None = None,
         account: str | None = None,
         condition: str | None = None,
         code: str | None = None,
@@ -432,7 +433,7 @@ class Hub:
 
         Args:
             limit: at most so many.
-            before: only lines that stand before this place: when received, step of the visit, id.
+            before: only lines that stand before this place.
             account, condition, code, kind: only those with this value.
         """
         end = len(self._feed) if before is None else bisect_left(self._feed, before)
@@ -471,10 +472,10 @@ class Hub:
     def condition(self, account: str, condition: str) -> ConditionDetail | None:
         """One condition with its members and its hits by minute, None if it is not known."""
         key = (account, condition)
-        counts = self._counts.get(key)
         view = self._condition(key)
-        if counts is None and view.status is None:
+        if key not in self._counts and view.status is None:
             return None
+        counts = self._counts.get(key, _NOTHING)
         members = [
             Member(
                 code=code,
@@ -483,10 +484,9 @@ class Hub:
                 entry=counts.steps[code] // 2,
                 price=self._price(code),
             )
-            for code, since in (counts.since.items() if counts else ())
-            if counts
+            for code, since in counts.since.items()
         ]
-        hits = counts.hits if counts else {}
+        hits = counts.hits
         first, last = min(hits, default=0), max(hits, default=-1)
         return ConditionDetail(
             condition=view,
@@ -553,14 +553,14 @@ class Hub:
         )
 
     def _condition(self, key: tuple[str, str]) -> ConditionView:
-        counts = self._counts.get(key)
+        counts = self._counts.get(key, _NOTHING)
         return ConditionView(
             account=key[0],
             condition=key[1],
-            members=counts.entered - counts.exited if counts else 0,
-            entered=counts.entered if counts else 0,
-            exited=counts.exited if counts else 0,
-            last_at=counts.last_at if counts else None,
+            members=counts.entered - counts.exited,
+            entered=counts.entered,
+            exited=counts.exited,
+            last_at=counts.last_at,
             status=_best_off(self._subscriptions.get(key, {}).values(), self._silence),
         )
 
@@ -595,11 +595,6 @@ def gather(changes: Iterable[Change]) -> tuple[Change, ...]:
         last.pop(key, None)
         last[key] = change
     return tuple(last.values())
-
-
-def _place(transition: Transition) -> tuple[datetime, int, str, Transition]:
-    """Where a line stands in the feed, whatever the order in which the partitions are read."""
-    return (transition.received_at, 2 * transition.entry + (transition.kind == "exited"), transition.id, transition)
 
 
 def _listed(stock: Stock) -> StockView:

@@ -48,20 +48,20 @@ class Follow:
         """Take a quote in; whether the track is another one now."""
         if quote.received_at < self._opening:
             return False
-        second = max(int(quote.at.timestamp()), self._from)
+        bucket = max(0, int(quote.at.timestamp()) - self._from) // self._step
         if self.reference is None or self.high is None or self.low is None:
             # Its high and low may be older than the opening: only its last price is known to be after it.
             self.reference = self.high = self.low = PricePoint(price=quote.price, at=quote.at)
             self._close = quote.price
-            self._advance((second - self._from) // self._step)
+            self._advance(bucket)
             return True
         is_new = False
         if quote.high > self.high.price:
             self.high, is_new = PricePoint(price=quote.high, at=quote.at), True
         if quote.low < self.low.price:
             self.low, is_new = PricePoint(price=quote.low, at=quote.at), True
-        if (second - self._from) // self._step > self._bucket:
-            self._advance((second - self._from) // self._step)
+        if bucket > self._bucket:
+            self._advance(bucket)
             is_new = True
         self._close = quote.price
         return is_new

@@ -145,9 +145,8 @@ class Reader:
         self._speed = speed
         self._ready = ready
         self._first: dict[TopicPartition, _First | None] = {}
-        self._place: dict[
-            TopicPartition, int
-        ] = {}  # what the next record of these topics is, in one order for all hubs
+        # What the next record of the `PLACED` topics is, in one order for all hubs.
+        self._place: dict[TopicPartition, int] = {}
         self._state = "starting"
         self._since = now()
 
@@ -226,7 +225,6 @@ class Reader:
         async for _ in self._catch_up(consumer, {tp: ends[tp] for tp in quotes}):
             pass
         self._hub.show_prices(True)
-        self._broadcaster.publish(())
         self._tell("live")
         while True:
             await self._take(consumer)

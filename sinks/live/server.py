@@ -255,8 +255,9 @@ async def run(
         ConfigError: others can reach the address and there is no token, or tokens or proxies can't be read.
         HitstreamError: the port is taken, or Kafka can't be reached at the start.
     """
-    check_exposure(settings.host, tokens(settings))
-    access, trusted = Access(tokens(settings)), networks(settings.trusted_proxies)
+    given = tokens(settings)
+    check_exposure(settings.host, given)
+    access, trusted = Access(given), networks(settings.trusted_proxies)
     ready("starting")
     sock = listen(settings.host, settings.port)
     history = History(clickhouse if clickhouse and clickhouse.dsn else None)

@@ -454,7 +454,7 @@ class Broadcaster:
         client.synced = True
         now = self.roll()
         seen = client.seen
-        missed = self.hub.since(f"{seen.epoch}-{seen.number}") if seen else None
+        missed = self.hub.since(seen.epoch, seen.number) if seen else None
         if missed is None:
             client.put(self._encoded_snapshot())
         else:

@@ -1,7 +1,7 @@
 """What a browser is told: the shapes of the live stream and of the HTTP API.
 
 The contract between the hub and the page (`web/src/lib/contract.ts` mirrors it). `/api/live` sends, as server-sent
-events with ids `epoch-number`:
+events whose ids are `stream`'s:
 
 - `event: snapshot`, data `Snapshot`: the whole state; sent first, and whenever a browser can't be brought up to date
   by deltas.

@@ -18,7 +18,7 @@ from streams.events import (
     transition_id,
 )
 
-NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)
+NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)  # 09:00 KST
 
 
 def transition(code: str, *, at: datetime = NINE, session: str = "s", **other: Any) -> Transition:

@@ -25,6 +25,7 @@ from sinks.clickhouse.writer import insert_again
 from sinks.consumer import Received
 from sinks.live import history as module
 from sinks.live.answers import Candle
+from sinks.live.cursor import place_of
 from sinks.live.history import History
 from sinks.live.hub import Hub, Limits
 from sinks.live.server import application
@@ -373,6 +374,6 @@ async def test_questions_wait_for_their_turn_only_so_long(
 
 def test_todays_lines_and_past_ones_are_in_one_order() -> None:
     one = transition("000001", at=datetime(2026, 3, 4, 1, 2, 3, 4, tzinfo=UTC))
-    place = module.place_of(one)
+    place = place_of(one)
     assert isinstance(one, Transition)
     assert (place.at, place.step, place.id) == (one.received_at, 2, one.id)

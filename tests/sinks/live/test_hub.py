@@ -7,10 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from day import NINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinks.live.cursor import Place
 from sinks.live.hub import FORGOTTEN, RETIRED, Hub, Limits, change_key, gather
+from sinks.live.stream import parse_event_id
 from sinks.live.views import (
     Change,
     ComponentView,
@@ -37,7 +40,6 @@ from streams.events import (
     transition_id,
 )
 
-NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)  # 09:00 KST
 DAY = date(2026, 3, 4)
 
 
@@ -206,7 +208,7 @@ def test_the_feed_can_be_paged_backwards() -> None:
     before = None
     while page := it.transitions(limit=3, before=before):
         seen += [line.transition for line in page]
-        before = (seen[-1].received_at, 2, seen[-1].id)
+        before = Place(seen[-1].received_at, 2, seen[-1].id)
     assert seen == moves[::-1]
     assert it.holds_all_lines
     for wanted, expected in (
@@ -373,12 +375,12 @@ def test_a_new_day_starts_with_nothing_but_components() -> None:
     it = hub()
     for record in (stock(), transition(), recommendation(), status(), subscription("p")):
         it.apply(record, NINE)
-    generation, seen = it.generation, f"{it.epoch}-{it.number}"
+    generation, seen = it.generation, (it.epoch, it.number)
     tomorrow = NINE + timedelta(days=1)
     assert it.roll(NINE + timedelta(hours=14)) is False
     assert it.roll(tomorrow) is True
     assert it.generation > generation
-    assert it.since(seen) is None, "a browser that slept over midnight must get a snapshot"
+    assert it.since(*seen) is None, "a browser that slept over midnight must get a snapshot"
     fresh = it.snapshot(tomorrow)
     assert (fresh.recommendations, fresh.feed) == ((), ())
     assert [(view.members, view.entered, view.status is not None) for view in fresh.conditions] == [(0, 0, True)]
@@ -455,7 +457,7 @@ def test_prices_are_hidden_while_those_of_the_day_are_being_read() -> None:
     it = hub()
     it.show_prices(False)
     it.apply(recommendation(at=NINE), NINE)
-    seen = f"e-{it.number}"
+    seen = ("e", it.number)
     assert it.apply(quote(at=NINE), NINE) == ()
     told = it.snapshot(NINE)
     assert (told.prices, told.recommendations[0].track) == ((), None)
@@ -463,7 +465,7 @@ def test_prices_are_hidden_while_those_of_the_day_are_being_read() -> None:
     generation = it.generation
     it.show_prices(True)
     assert it.generation > generation
-    assert it.since(seen) is None, "deltas can't say what was hidden"
+    assert it.since(*seen) is None, "deltas can't say what was hidden"
     told = it.snapshot(NINE)
     assert told.prices
     assert told.recommendations[0].track is not None
@@ -472,11 +474,11 @@ def test_prices_are_hidden_while_those_of_the_day_are_being_read() -> None:
 def test_the_last_changes_are_kept_by_key_so_that_prices_do_not_crowd_out_the_rest() -> None:
     it = hub(changes=4)
     it.roll(NINE)
-    seen = f"e-{it.number}"
+    seen = ("e", it.number)
     it.apply(transition(), NINE)
     for n in range(100):
         it.apply(quote(70_000 + n, at=NINE + timedelta(milliseconds=n)), NINE)
-    missed = it.since(seen)
+    missed = it.since(*seen)
     assert missed is not None
     assert [change_key(change)[0] for change in missed] == ["feed", "condition", "price"]
 
@@ -534,17 +536,18 @@ def test_a_stocks_story_is_its_visits_and_recommendations() -> None:
 def test_an_unknown_event_id_needs_a_snapshot(unknown: str) -> None:
     it = hub()
     it.apply(transition(), NINE)
-    assert it.since(unknown) is None
+    seen = parse_event_id(unknown)
+    assert seen is None or it.since(seen.epoch, seen.number) is None
 
 
 def test_what_was_missed_is_told_once_per_key() -> None:
     it = hub()
     it.apply(transition(2), NINE)
-    seen = f"e-{it.number}"
-    assert it.since(seen) == ()
+    seen = ("e", it.number)
+    assert it.since(*seen) == ()
     it.apply(transition(3), NINE)
     it.apply(transition(4), NINE)
-    missed = it.since(seen)
+    missed = it.since(*seen)
     assert missed is not None
     assert [change_key(change)[0] for change in missed] == ["feed", "feed", "condition"]
     assert missed[-1] == condition(it)
@@ -553,20 +556,20 @@ def test_what_was_missed_is_told_once_per_key() -> None:
 def test_what_is_no_longer_kept_needs_a_snapshot() -> None:
     it = hub(changes=2)
     it.apply(transition(2), NINE)
-    seen = f"e-{it.number}"
+    seen = ("e", it.number)
     it.apply(transition(3), NINE)
-    assert it.since(seen) is not None
+    assert it.since(*seen) is not None
     it.apply(transition(4), NINE)
-    assert it.since(seen) is None
+    assert it.since(*seen) is None
 
 
 def test_a_replaced_log_begins_a_new_epoch() -> None:
     it = hub()
     for record in (stock(), transition(4), recommendation(3), status(), subscription("p")):
         it.apply(record, NINE)
-    seen, generation = f"e-{it.number}", it.generation
+    seen, generation = ("e", it.number), it.generation
     it.clear("f")
-    assert it.since(seen) is None
+    assert it.since(*seen) is None
     assert it.generation > generation
     fresh = it.snapshot(NINE)
     assert (fresh.recommendations, fresh.feed, fresh.conditions, fresh.components) == ((), (), (), ())
@@ -578,7 +581,7 @@ def test_a_replaced_log_begins_a_new_epoch() -> None:
 
 
 class Browser:
-    """What a page holds: the last change under each key, and the id of the last event."""
+    """What a page holds: the last change under each key, and epoch and number of the last event."""
 
     def __init__(self, of: Hub, now: datetime) -> None:
         self.start_over(of, now)
@@ -587,7 +590,7 @@ class Browser:
         told = of.snapshot(now)
         self.held: dict[tuple[str, ...], Change] = {}
         self.take((*told.recommendations, *told.feed, *told.conditions, *told.components, *told.gaps, *told.prices))
-        self.seen, self.generation = f"{told.epoch}-{told.number}", of.generation
+        self.seen, self.generation = (told.epoch, told.number), of.generation
 
     def take(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
@@ -601,12 +604,12 @@ class Browser:
                 self.held[change_key(change)] = change
 
     def come_back(self, of: Hub, now: datetime) -> None:
-        missed = of.since(self.seen)
+        missed = of.since(*self.seen)
         if missed is None:
             self.start_over(of, now)
         else:
             self.take(missed)
-            self.seen = f"{of.epoch}-{of.number}"
+            self.seen = (of.epoch, of.number)
 
     def state(self, feed: int) -> dict[tuple[str, ...], Change]:
         lines = [change for change in self.held.values() if isinstance(change, FeedItem)]
@@ -738,7 +741,7 @@ def test_every_browser_ends_where_the_hub_is(steps: list[tuple[str, int, int, in
                 browser.start_over(it, world.now)
             else:
                 browser.take(changes)
-                browser.seen = f"{it.epoch}-{it.number}"
+                browser.seen = (it.epoch, it.number)
 
     for what, a, b, c in steps:
         if what == "write":

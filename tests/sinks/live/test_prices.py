@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from day import NINE
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sinks.live.prices import LINE_POINTS, Prices
 from streams.events import KST, Quote
-
-NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)  # 09:00 KST
 
 
 def quote(second: int, price: int, spread: int = 0, code: str = "005930") -> Quote:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from datetime import UTC, datetime
 
 import pytest
+from day import NINE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,8 +14,6 @@ from sinks.live.hub import Hub
 from sinks.live.server import takes_gzip
 from sinks.live.stream import Broadcaster, Client, ClientLimits, Told, as_chunk, event
 from sinks.live.views import Heartbeat
-
-NINE = datetime(2026, 3, 4, 0, 0, tzinfo=UTC)
 
 
 class Line:

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { toCsv } from "../src/lib/csv";
-import { feedHead, feedRows, recommendationHead, recommendationRows } from "../src/lib/sheets";
+import { feedRows, recommendationRows } from "../src/lib/sheets";
 import { WORDS } from "../src/lib/words";
 import { feed, recommendation } from "./samples";
 
@@ -32,7 +32,7 @@ describe("a CSV file", () => {
 test("a file has a column for every heading, in both languages", () => {
   for (const words of Object.values(WORDS)) {
     const entry = { view: recommendation(), arrived: null, revised: null };
-    expect(recommendationRows([entry], new Map())[0]).toHaveLength(recommendationHead(words).length);
-    expect(feedRows([{ item: feed(), order: 1, arrived: null }], words)[0]).toHaveLength(feedHead(words).length);
+    expect(recommendationRows([entry], new Map())[0]).toHaveLength(words.sheet.recommendations.length);
+    expect(feedRows([{ item: feed(), order: 1, arrived: null }], words)[0]).toHaveLength(words.sheet.feed.length);
   }
 });

@@ -48,6 +48,8 @@ describe("hits per minute", () => {
     expect(minutesOf({ minutes_from: NINE, hits: [1] }, parse(NINE) + 12 * 3_600_000).times.length).toBe(391);
     expect(minutesOf({ minutes_from: NINE, hits }, parse(NINE) + 12 * 3_600_000).times.length).toBe(400);
   });
+  test("go on from a hit before nine, too, which is of the day before in UTC", () =>
+    expect(minutesOf({ minutes_from: at(-3600), hits: [1] }, parse(at(60))).times.length).toBe(62));
   test("are none before the first", () => expect(minutesOf({ minutes_from: null, hits: [] }, parse(NINE)).times).toEqual([]));
 });
 

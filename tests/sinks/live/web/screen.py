@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -139,7 +139,7 @@ class Server:
         self._records += records
         self._do(lambda: [self._broadcaster.publish(self.hub.apply(record, self.at)) for record in records])
 
-    def feed_each(self, records: list[Record]) -> None:
+    def feed_each(self, records: Sequence[Record]) -> None:
         """Apply records and tell each in a delta of its own, all at once."""
         self._records += records
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -68,7 +67,7 @@ def findings(screen: Screen, *, only: str = "", but: str = "") -> list[str]:
 @pytest.fixture(scope="module")
 def axe() -> str:
     """The checker's source; evaluated from outside, as the page's own policy lets nothing else in."""
-    if not Path(AXE).exists():
+    if not AXE.exists():
         pytest.skip("axe-core is not installed: make setup")
     return AXE.read_text()
 

@@ -29,9 +29,7 @@ def feed(screen: Screen) -> list[str]:
 
 def held(screen: Screen) -> list[str]:
     """What the feed has to show, by the hub itself."""
-    lines = screen.server.hub.transitions(limit=1_000)
-    assert lines is not None
-    return [line.transition.id for line in lines]
+    return [line.transition.id for line in screen.server.hub.transitions(limit=1_000)]
 
 
 def is_stale(screen: Screen) -> bool:

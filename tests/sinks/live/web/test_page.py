@@ -480,7 +480,7 @@ def test_a_torrent_is_drawn_a_few_times_and_leaves_nothing_behind(screen: Screen
                 server.pass_time(0.01)
                 code = codes_[n % len(codes_)]
                 lines += [story.enter(code, f"조건 {n % 7}"), story.leave(code, f"조건 {n % 7}")]
-            server.feed_each([*lines])
+            server.feed_each(lines)
             newest = f'[data-area="feed"] li:first-child[data-transition-id="{lines[-1].id}"]'
             page.wait_for_selector(newest)
 

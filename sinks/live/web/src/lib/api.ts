@@ -30,9 +30,9 @@ async function answerOf<T>(request: Promise<Response>): Promise<Answer<T>> {
   }
 }
 
+/** What is said may be a proxy's, and be anything. */
 function sentenceOf(body: unknown): string {
-  const problem = body as Partial<Problem & { detail: string }> | null;
-  const said = problem?.error ?? problem?.detail;
+  const said = (body as Partial<Problem> | null)?.error;
   return typeof said === "string" ? said : "";
 }
 

@@ -5,9 +5,8 @@
  */
 
 import type { Candle, PriceView, RecommendationView, Visit } from "./contract";
-import { parse } from "./time";
-
-const KST_OFFSET_SECONDS = 9 * 3600;
+import { KST_OFFSET, parse } from "./time";
+import { formatScore } from "./words";
 
 export type Interval = "1m" | "5m" | "1d";
 
@@ -25,7 +24,7 @@ export interface Bar {
 
 /** A moment in milliseconds as the chart is told it: at the beginning of its bar. */
 export function chartTime(instant: number, interval: Interval): number {
-  const seconds = Math.floor(instant / 1000) + KST_OFFSET_SECONDS;
+  const seconds = Math.floor((instant + KST_OFFSET) / 1000);
   return seconds - (seconds % SECONDS[interval]);
 }
 
@@ -112,8 +111,8 @@ export function marksOf(
     if (visit.until !== null) put(visit.until, "exited", visit.condition);
   }
   for (const { recommendation } of recommendations) {
-    put(recommendation.opened_at, "opened", recommendation.score.toFixed(2));
-    if (recommendation.state === "closed") put(recommendation.at, "closed", recommendation.score.toFixed(2));
+    put(recommendation.opened_at, "opened", formatScore(recommendation.score));
+    if (recommendation.state === "closed") put(recommendation.at, "closed", formatScore(recommendation.score));
   }
   return [...marks.values()].sort((a, b) => a.time - b.time);
 }

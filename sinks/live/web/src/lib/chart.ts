@@ -20,6 +20,8 @@ import {
   type UTCTimestamp,
 } from "lightweight-charts";
 import type { Bar, Interval, Mark } from "./candles";
+import { withColours } from "./colours";
+import { numbers } from "./words-views";
 
 export interface Colours {
   readonly up: string;
@@ -32,16 +34,9 @@ export interface Colours {
   readonly font: string;
 }
 
-/** What the page's colours are now: the library draws on a canvas and knows no variables. */
-export function coloursOf(element: HTMLElement): Colours {
-  const probe = document.createElement("span");
-  probe.hidden = true;
-  element.append(probe);
-  const colour = (name: string): string => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  };
-  const colours = {
+/** What a chart's colours are now. */
+export const coloursOf = (element: HTMLElement): Colours =>
+  withColours(element, (colour) => ({
     up: colour("up"),
     down: colour("down"),
     text: colour("text-2"),
@@ -50,10 +45,7 @@ export function coloursOf(element: HTMLElement): Colours {
     accent: colour("accent"),
     volume: colour("bar-rest"),
     font: getComputedStyle(element).fontFamily,
-  };
-  probe.remove();
-  return colours;
-}
+  }));
 
 /** A mark's words, as the reader's language has them. */
 export type MarkText = (mark: Mark) => string;
@@ -76,7 +68,7 @@ export class Chart {
       layout: { attributionLogo: false },
     });
     this.#candles = this.#chart.addSeries(CandlestickSeries, {
-      priceFormat: { type: "custom", minMove: 1, formatter: (price: number) => Math.round(price).toLocaleString("ko-KR") },
+      priceFormat: { type: "custom", minMove: 1, formatter: (price: number) => numbers.format(Math.round(price)) },
     });
     this.#volumes = this.#chart.addSeries(HistogramSeries, {
       priceScaleId: "volume",

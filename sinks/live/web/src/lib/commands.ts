@@ -35,7 +35,7 @@ export interface Sent {
   readonly error: string;
 }
 
-export const isOver = (sent: Sent): boolean => sent.state === "refused" || sent.state === "done";
+const isOver = (sent: Sent): boolean => sent.state === "refused" || sent.state === "done";
 
 /** The commands after one more has been sent; the oldest are forgotten. */
 export const withNew = (all: readonly Sent[], sent: Sent): readonly Sent[] => [sent, ...all].slice(0, LIMIT);

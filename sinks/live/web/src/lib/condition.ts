@@ -69,6 +69,13 @@ export function orderConditions(views: Iterable<ConditionView>, now: number, spe
   return [...views].sort((a, b) => rank(a) - rank(b) || a.condition.localeCompare(b.condition, "ko"));
 }
 
+/** Names of these conditions, each once, in the order of the alphabet: a name may be that of several accounts. */
+export const conditionNames = (views: Iterable<Pick<ConditionView, "condition">>): string[] =>
+  [...new Set([...views].map((view) => view.condition))].sort((a, b) => a.localeCompare(b, "ko"));
+
+/** Whether these conditions are of more than one account, so that each must be named. */
+export const hasSeveralAccounts = (views: readonly ConditionView[]): boolean => new Set(views.map((view) => view.account)).size > 1;
+
 /** Tone of any component's own word of state; words that are not known are shown as they are, without judgement. */
 export function componentTone(state: string): Tone {
   if (["live", "working", "ready", "running", "ok", "connected"].includes(state)) return "good";

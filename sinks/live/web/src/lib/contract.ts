@@ -2,8 +2,8 @@
  * What the hub tells the page: a mirror of `sinks/live/views.py` and of the records of `streams/events.py` it carries,
  * and what the API answers, a mirror of `sinks/live/answers.py`.
  *
- * Times are ISO 8601 with an offset, prices whole won, durations seconds, scores in the rule's own unit. Fields that the
- * page does not use are left out; unknown ones are ignored.
+ * Times are ISO 8601 with an offset, prices whole won, durations seconds, scores in the rule's own unit. Questions and
+ * fields that the page does not use are left out; unknown fields are ignored.
  */
 
 export type Instant = string;
@@ -237,28 +237,6 @@ export interface Session {
   readonly has_history: boolean;
 }
 
-/** A page of a list, newest first. `next` is the cursor of the page after it, null at the end. */
-export interface Page<T> {
-  readonly items: readonly T[];
-  readonly next: string | null;
-}
-
-/** `GET /api/events`: a hit or exit as Kiwoom said it. */
-export interface EventLine {
-  readonly id: string;
-  readonly account: string;
-  readonly condition: string;
-  readonly code: string;
-  readonly name: string;
-  readonly exchange: string;
-  readonly action: "hit" | "exit";
-  readonly at: Instant;
-  readonly received_at: Instant;
-  readonly session: string;
-  readonly frame: number;
-  readonly entry: number;
-}
-
 /** One stock inside a condition. */
 export interface Member {
   readonly code: string;
@@ -368,13 +346,6 @@ export interface Performance {
   readonly gaps: number;
   /** When the figures were worked out; null: just now. Today's may be a minute or two old. */
   readonly as_of?: Instant | null;
-}
-
-/** `GET /api/status`. */
-export interface StatusView {
-  readonly now: Instant;
-  readonly components: readonly Status[];
-  readonly subscriptions: readonly Status[];
 }
 
 /** `POST /api/commands/recommend`. */

@@ -1,10 +1,8 @@
 /** How long a recommendation by hand is to stand. Pure. */
 
+import { closeOf } from "./time";
+
 const MINUTE = 60_000;
-const KST_OFFSET = 9 * 60 * MINUTE;
-const DAY = 24 * 60 * MINUTE;
-/** 15:30 KST, the close of the regular session. */
-const CLOSE = (15 * 60 + 30) * MINUTE;
 
 export const EXPIRIES = ["day", "10m", "30m", "1h", "close"] as const;
 export type Expiry = (typeof EXPIRIES)[number];
@@ -20,6 +18,6 @@ export function expiryAt(expiry: Expiry, now: number): number | null {
   const minutes = MINUTES[expiry];
   if (minutes !== undefined) return now + minutes * MINUTE;
   if (expiry === "day") return null;
-  const close = Math.floor((now + KST_OFFSET) / DAY) * DAY - KST_OFFSET + CLOSE;
+  const close = closeOf(now);
   return close > now ? close : null;
 }

@@ -6,6 +6,7 @@
  * reader's hands. A hidden page has no frames and is brought up to date by a timer, for the sake of its title.
  */
 
+import { ask } from "./api";
 import { connectionState, type Connection } from "./freshness";
 import { applyDelta, applyHeartbeat, applySnapshot, hubTrouble, type State } from "./store";
 import { Stream } from "./stream";
@@ -50,7 +51,7 @@ export class Live {
       broken: (isRefused) => {
         this.#broken = true;
         this.obstacle = "unreachable";
-        if (isRefused) void this.#askWhy(url);
+        if (isRefused) void this.#askWhy();
         this.#judge();
       },
     });
@@ -107,13 +108,9 @@ export class Live {
   }
 
   /** An EventSource does not say why it was refused; a login that has ended is the one cause a reader can mend. */
-  async #askWhy(url: string): Promise<void> {
-    try {
-      const answer = await fetch(new URL("status", url), { signal: AbortSignal.timeout(5000) });
-      if (answer.status === 401 && this.#broken) this.obstacle = "login";
-    } catch {
-      // Not reachable either: said already.
-    }
+  async #askWhy(): Promise<void> {
+    const answer = await ask("status");
+    if (!answer.ok && answer.status === 401 && this.#broken) this.obstacle = "login";
   }
 
   #scheduleShow(): void {

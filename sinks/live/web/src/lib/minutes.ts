@@ -1,7 +1,7 @@
 /** Hits per minute over the day. Pure. */
 
 import type { ConditionDetail } from "./contract";
-import { parse } from "./time";
+import { closeOf, parse } from "./time";
 
 const MINUTE = 60;
 
@@ -11,9 +11,6 @@ export interface Minutes {
   readonly hits: readonly number[];
 }
 
-/** The regular session ends at 15:30 KST, which is 06:30 UTC; hours. */
-const CLOSE = 6.5;
-
 /**
  * The minutes from the first that had a hit until now, or until the close if no hit came after it; those without hits
  * are zeros, not holes.
@@ -21,8 +18,7 @@ const CLOSE = 6.5;
 export function minutesOf(detail: Pick<ConditionDetail, "minutes_from" | "hits">, now: number): Minutes {
   if (detail.minutes_from === null) return { times: [], hits: [] };
   const from = Math.floor(parse(detail.minutes_from) / 1000 / MINUTE) * MINUTE;
-  const close = Math.floor(from / 86_400) * 86_400 + CLOSE * 3600;
-  const until = Math.min(Math.floor(now / 1000 / MINUTE) * MINUTE, close);
+  const until = Math.min(Math.floor(now / 1000 / MINUTE) * MINUTE, closeOf(from * 1000) / 1000);
   const count = Math.max(detail.hits.length, Math.min(24 * 60, (until - from) / MINUTE + 1));
   const every = Array.from({ length: count }, (_, index) => index);
   return { times: every.map((index) => from + index * MINUTE), hits: every.map((index) => detail.hits[index] ?? 0) };

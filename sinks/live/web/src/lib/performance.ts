@@ -2,9 +2,9 @@
 
 import type { Performance } from "./contract";
 import { formatPercent } from "./prices";
+import { conditionKey } from "./store";
 
 export const HORIZONS = ["1m", "5m", "30m", "close", "next_open", "best", "worst"] as const;
-export type Horizon = Performance["horizon"];
 
 /** Cases below which a mean says next to nothing, and is shown as such. */
 export const FEW = 30;
@@ -58,11 +58,11 @@ export function positiveOf(row: Performance): Figure {
   };
 }
 
-/** Rows by `account/condition`, each in the order of the horizons. */
+/** Rows by `conditionKey`, each in the order of the horizons. */
 export function byCondition(rows: readonly Performance[]): ReadonlyMap<string, readonly Performance[]> {
   const found = new Map<string, Performance[]>();
   for (const row of rows) {
-    const key = `${row.account}/${row.condition}`;
+    const key = conditionKey(row);
     found.set(key, [...(found.get(key) ?? []), row]);
   }
   for (const each of found.values()) each.sort((a, b) => HORIZONS.indexOf(a.horizon) - HORIZONS.indexOf(b.horizon));

@@ -105,7 +105,7 @@ class Preferences {
     remember("alerts", JSON.stringify(this.alerts));
   }
 
-  /** Put the choice on the document; call in an effect. */
+  /** Put the choice on the document; call in an effect that runs before those which draw. */
   apply(): void {
     const root = document.documentElement;
     root.lang = this.language;

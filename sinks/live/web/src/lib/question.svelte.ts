@@ -30,6 +30,13 @@ export class Question<T> {
     else void this.#send(path, query);
   }
 
+  /** Ask now, and again every so many milliseconds; the returned function ends that. */
+  keepAsking(milliseconds: number, path: string, query: Readonly<Record<string, string>> = {}): () => void {
+    this.ask(path, query);
+    const timer = window.setInterval(() => this.ask(path, query), milliseconds);
+    return () => window.clearInterval(timer);
+  }
+
   /** Nobody looks any more. */
   stop(): void {
     window.clearTimeout(this.#later);

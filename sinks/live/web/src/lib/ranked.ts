@@ -31,7 +31,7 @@ export interface Wanted {
 
 export type Prices = ReadonlyMap<string, PriceView>;
 
-export function isWanted(entry: RecommendationEntry, wanted: Pick<Wanted, "query" | "condition">): boolean {
+function isWanted(entry: RecommendationEntry, wanted: Pick<Wanted, "query" | "condition">): boolean {
   const { name, recommendation } = entry.view;
   return (
     (wanted.condition === "" || recommendation.reasons.some((reason) => reason.condition === wanted.condition)) &&

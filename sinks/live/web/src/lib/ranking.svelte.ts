@@ -6,6 +6,7 @@
  * comes meanwhile follows below, what closes meanwhile stays where it was, as closed.
  */
 
+import { stable } from "./stable";
 import { holdOrder, type RecommendationEntry } from "./store";
 
 const SETTLE = 1000;
@@ -17,6 +18,7 @@ export type Hand = "pointer" | "focus";
 export class Ranking {
   #order = $state.raw<readonly string[]>([]);
   #hands = $state.raw<ReadonlySet<Hand>>(new Set());
+  readonly #same = stable<string>();
   #settled = -Infinity;
   #wish: string;
   #later: number | undefined;
@@ -72,7 +74,6 @@ export class Ranking {
     window.clearTimeout(this.#later);
     this.#later = undefined;
     this.#settled = performance.now();
-    const order = this.ranked().map(idOf);
-    if (order.length !== this.#order.length || order.some((id, index) => id !== this.#order[index])) this.#order = order;
+    this.#order = this.#same(this.ranked().map(idOf));
   }
 }

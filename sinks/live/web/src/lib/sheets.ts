@@ -11,9 +11,7 @@ const stamp = (instant: string): string => `${kstDate(parse(instant))} ${kstTime
 const rounded = (value: number | null | undefined): number | null =>
   value === null || value === undefined ? null : Math.round(value * 10_000) / 10_000;
 
-export const recommendationHead = (t: Words): readonly string[] => t.sheet.recommendations;
-
-/** One row each, in the order given; times in KST, changes in percent. */
+/** One row each below `Words.sheet.recommendations`, in the order given; times in KST, changes in percent. */
 export function recommendationRows(entries: readonly RecommendationEntry[], prices: Prices): Cell[][] {
   return entries.map(({ view }) => {
     const { recommendation } = view;
@@ -40,9 +38,7 @@ export function recommendationRows(entries: readonly RecommendationEntry[], pric
   });
 }
 
-export const feedHead = (t: Words): readonly string[] => t.sheet.feed;
-
-/** One row each, in the order given; times in KST, the stay in seconds. */
+/** One row each below `Words.sheet.feed`, in the order given; times in KST, the stay in seconds. */
 export function feedRows(entries: readonly FeedEntry[], t: Words): Cell[][] {
   return entries.map(({ item: { name, transition } }) => [
     stamp(transition.at),

@@ -67,7 +67,8 @@ export interface State {
   readonly prices: ReadonlyMap<string, PriceView>;
 }
 
-export const conditionKey = (view: ConditionView): string => `${view.account}/${view.condition}`;
+/** What is of one condition is found under this. */
+export const conditionKey = (of: Pick<ConditionView, "account" | "condition">): string => `${of.account}/${of.condition}`;
 
 /** The state after a snapshot. One that is older than what the page holds changes nothing. */
 export function applySnapshot(before: State | null, snapshot: Snapshot, received: number): State {
@@ -239,7 +240,7 @@ export function hubTrouble(state: State): Status | null {
 // --- what the screen asks ---------------------------------------------------------------------------------------------
 
 /** Open recommendations: highest score first, then the latest opened. */
-export function openRecommendations(state: State): RecommendationEntry[] {
+export function openRecommendations(state: Pick<State, "recommendations">): RecommendationEntry[] {
   return [...state.recommendations.values()]
     .filter((entry) => entry.view.recommendation.state === "open")
     .sort((a, b) => {
@@ -249,7 +250,7 @@ export function openRecommendations(state: State): RecommendationEntry[] {
 }
 
 /** Closed recommendations, the latest closed first. */
-export function closedRecommendations(state: State): RecommendationEntry[] {
+export function closedRecommendations(state: Pick<State, "recommendations">): RecommendationEntry[] {
   return [...state.recommendations.values()]
     .filter((entry) => entry.view.recommendation.state === "closed")
     .sort((a, b) => parse(b.view.recommendation.at) - parse(a.view.recommendation.at));

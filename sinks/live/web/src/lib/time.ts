@@ -1,6 +1,10 @@
 /** Times as the market says them: always KST, whatever zone the browser is in. Pure. */
 
-const KST_OFFSET = 9 * 3_600_000;
+/** Milliseconds by which KST is ahead of UTC. */
+export const KST_OFFSET = 9 * 3_600_000;
+const DAY = 24 * 3_600_000;
+/** Milliseconds from midnight to 15:30, when the regular session closes. */
+const CLOSE = 15.5 * 3_600_000;
 
 /** Milliseconds since 1970 of an ISO 8601 time with an offset. */
 export const parse = (instant: string): number => Date.parse(instant);
@@ -23,6 +27,9 @@ export function kstMoment(instant: number, now: number, hasSeconds = false): str
   const time = hasSeconds ? kstTime(instant) : kstTime(instant).slice(0, 5);
   return kstDate(instant) === kstDate(now) ? time : `${kstDate(instant).slice(5)} ${time}`;
 }
+
+/** When the regular session closes on the day of `instant`. */
+export const closeOf = (instant: number): number => Math.floor((instant + KST_OFFSET) / DAY) * DAY - KST_OFFSET + CLOSE;
 
 /** Day of the week in KST, 0 = Sunday. */
 export const kstWeekday = (instant: number): number => new Date(instant + KST_OFFSET).getUTCDay();

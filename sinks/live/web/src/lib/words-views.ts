@@ -7,7 +7,8 @@ import type { Expiry } from "./expiry";
 import type { Action } from "./keys";
 import type { Sort } from "./ranked";
 
-const numbers = new Intl.NumberFormat("ko-KR");
+/** Writes numbers as both languages do: `12,345`. */
+export const numbers = new Intl.NumberFormat("ko-KR");
 
 export const viewsKo = {
   views: "화면",

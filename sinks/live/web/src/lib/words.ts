@@ -4,7 +4,7 @@ import type { ConditionWord } from "./condition";
 import type { Cause, Transition } from "./contract";
 import type { Feed } from "./freshness";
 import { kstTime, parse } from "./time";
-import { viewsEn, viewsKo } from "./words-views";
+import { numbers, viewsEn, viewsKo } from "./words-views";
 
 export type Language = "ko" | "en";
 
@@ -35,13 +35,10 @@ function brief(seconds: number, units: readonly [string, string, string]): strin
   return hours > 0 ? `${hours}${units[0]}` : minutes > 0 ? `${minutes}${units[1]}` : `${rest - (rest % 10)}${units[2]}`;
 }
 
-const numbers = new Intl.NumberFormat("ko-KR");
-
 const ko = {
   ...viewsKo,
 
   skip: "추천으로 건너뛰기",
-  tagline: "조건검색 실시간",
   connection: { live: "연결됨", stale: "갱신 멈춤", connecting: "연결 중" },
   connectionHint: {
     live: "화면이 서버와 이어져 있습니다. 조건을 받고 있는지는 ‘조건 수신’이 말합니다.",
@@ -67,7 +64,6 @@ const ko = {
   countConditions: "조건 수신",
   countEntered: "진입",
   countExited: "이탈",
-  today: "오늘",
   language: "English",
   languageHint: "Switch to English",
   theme: { system: "시스템 테마", light: "밝은 테마", dark: "어두운 테마" },
@@ -94,17 +90,13 @@ const ko = {
   ageColumn: "경과",
   opened: "시작",
   openedAt: (time: string) => `${time} 시작`,
-  newMark: "새 추천",
   announce: (names: string) => `새 추천: ${names}`,
-  threshold: (value: string) => `기준 ${value}`,
   scoreTitle: (score: string, threshold: string, rule: string) => `점수 ${score} · 기준 ${threshold} · 규칙 ${rule}`,
   expires: (time: string) => `${time}까지 유효`,
   revision: (count: number) => `${numbers.format(count)}번째 판`,
   detailsOpen: (name: string) => `${name} 이유 펼치기`,
   detailsClose: (name: string) => `${name} 이유 접기`,
-  since: "시작",
   visits: "진입 횟수",
-  part: "점수 몫",
   visitsShort: (count: number) => `${numbers.format(count)}회`,
   visitsTitle: (count: number) => `오늘 ${numbers.format(count)}번 진입`,
   reasonKind: { condition: "조건", search: "검색", manual: "직접" },
@@ -258,7 +250,6 @@ const ko = {
   nextRun: (time: string) => `다음 ${time}`,
   noRun: "아직 실행 안 됨",
   rows: (count: number) => `${numbers.format(count)}종목`,
-  why: "까닭",
   runState: { scheduled: "예약됨", running: "실행 중", done: "완료", failed: "실패", missed: "놓침", waiting: "기다리는 중", standby: "대기", partial: "일부", incomplete: "모자람" } as Readonly<
     Record<string, string>
   >,
@@ -342,7 +333,6 @@ const en: Words = {
   ...viewsEn,
 
   skip: "Skip to recommendations",
-  tagline: "Condition searches, live",
   connection: { live: "Connected", stale: "Stale", connecting: "Connecting" },
   connectionHint: {
     live: "The page is connected to its server. Whether conditions are received, \"Conditions\" says.",
@@ -368,7 +358,6 @@ const en: Words = {
   countConditions: "Conditions",
   countEntered: "Entered",
   countExited: "Exited",
-  today: "Today",
   language: "한국어",
   languageHint: "한국어로 바꾸기",
   theme: { system: "System theme", light: "Light theme", dark: "Dark theme" },
@@ -394,17 +383,13 @@ const en: Words = {
   ageColumn: "Age",
   opened: "Opened",
   openedAt: (time) => `opened ${time}`,
-  newMark: "New",
   announce: (names) => `New recommendation: ${names}`,
-  threshold: (value) => `threshold ${value}`,
   scoreTitle: (score, threshold, rule) => `Score ${score} · threshold ${threshold} · rule ${rule}`,
   expires: (time) => `valid until ${time}`,
   revision: (count) => `revision ${numbers.format(count)}`,
   detailsOpen: (name) => `Show why ${name}`,
   detailsClose: (name) => `Hide why ${name}`,
-  since: "Since",
   visits: "Visits",
-  part: "Part of score",
   visitsShort: (count) => `×${numbers.format(count)}`,
   visitsTitle: (count) => (count === 1 ? "1 visit today" : `${numbers.format(count)} visits today`),
   reasonKind: { condition: "Condition", search: "Search", manual: "By hand" },
@@ -523,7 +508,6 @@ const en: Words = {
   nextRun: (time) => `next ${time}`,
   noRun: "not run yet",
   rows: (count) => (count === 1 ? "1 stock" : `${numbers.format(count)} stocks`),
-  why: "why",
   runState: { scheduled: "Scheduled", running: "Running", done: "Done", failed: "Failed", missed: "Missed", waiting: "Waiting", standby: "Standby", partial: "Partly", incomplete: "Incomplete" },
   verdict: {
     healthy: "Kiwoom's side works",
