@@ -16,8 +16,8 @@ A contestant that is to have the machine for itself is a process of its own: `pr
 and what it tells (`tell`) are the figures.
 
 `HITSTREAM_TEST_ROUNDS` changes the number of rounds. `HITSTREAM_TEST_RESULTS=FILE` appends each result to FILE as a
-line of JSON; `python tests/benchmarks/harness.py FILE` prints its tables, and with `--into docs/performance.md` writes
-each between the lines `<!-- bench: NAME -->` and `<!-- end -->` there.
+line of JSON; `python tests/benchmarks/harness.py FILE` prints its tables, and with `--into PAGE …` writes each between
+the lines `<!-- bench: NAME -->` and `<!-- end -->` of the pages that have a place for it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ async def race(
     """Run all contestants in interleaved rounds, print the table, keep the result.
 
     Args:
-        bench: short name, by which `docs/performance.md` finds it.
+        bench: short name, by which the pages of docs/ find it.
         ratios: figures of which ratios to the limit and of ours to each peer are told.
         warm_up: run everything once before, and forget what it gave.
     """
@@ -289,7 +289,9 @@ def write_into(page: Path, results: Mapping[str, Result]) -> list[str]:
 if __name__ == "__main__":
     kept = read(Path(sys.argv[1]))
     if sys.argv[2:3] == ["--into"]:
-        for name in write_into(Path(sys.argv[3]), kept):
-            print(f"{sys.argv[3]} has no place for {name}", file=sys.stderr)
+        homeless = [write_into(Path(page), kept) for page in sys.argv[3:]]
+        for name in kept:
+            if all(name in each for each in homeless):
+                print(f"no page has a place for {name}", file=sys.stderr)
     else:
         print("\n\n".join(render(result) for result in kept.values()))
