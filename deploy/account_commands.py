@@ -24,7 +24,7 @@ from cyclopts import Parameter
 from streams.events import KST, ConfigError, Frame, HitstreamError, SearchResult
 
 from . import logs
-from .clock import Clock
+from .clock import clock_of
 from .settings import LogSettings, Settings
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ async def _examine(
     from producers.kiwoom.examination import Examiner, borrowing
 
     kiwoom = settings.kiwoom
-    clock = _clock(settings)
+    clock = clock_of(settings)
     calendar = calendar_of(kiwoom)
     case = Case(
         wanted=tuple((c.name, c.seq) for c in settings.conditions),
@@ -336,7 +336,7 @@ class _Access:
         self._settings = settings
         self._who = who
         self._stack = AsyncExitStack()
-        self.clock = _clock(settings)
+        self.clock = clock_of(settings)
 
     async def __aenter__(self) -> _Access:
         import httpx
@@ -472,10 +472,6 @@ def _key(settings: Settings) -> str:
     from producers.kiwoom.token import short_name
 
     return short_name(settings.kiwoom.app_key.get_secret_value())
-
-
-def _clock(settings: Settings) -> Clock:
-    return Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
 
 
 def _number(value: float | None) -> str:

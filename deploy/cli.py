@@ -21,7 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 from streams.events import ConfigError, HitstreamError
 
 from . import logs, reporter, roles
-from .clock import Clock
+from .clock import Clock, clock_of
 from .lifeline import watch_lifeline
 from .settings import LogSettings, Settings, example, load, origins
 
@@ -111,7 +111,7 @@ def produce(*, common: Common = _COMMON) -> int:
             kiwoom=settings.kiwoom,
             conditions=settings.conditions,
             bootstrap_servers=bootstrap,
-            now=_clock(settings).now,
+            now=clock_of(settings).now,
             ready=ready,
             state_dir=settings.local.data_dir / "producer",
             speed=settings.clock.speed,
@@ -136,7 +136,7 @@ def stream(*, common: Common = _COMMON) -> int:
             conditions=settings.conditions,
             recommend=settings.recommend,
             stream=settings.stream,
-            now=_clock(settings).now,
+            now=clock_of(settings).now,
             ready=ready,
         ),
         reporter.WORKER,
@@ -158,7 +158,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
         lambda ready: role(
             settings=settings.clickhouse,
             bootstrap_servers=bootstrap,
-            now=_clock(settings).now,
+            now=clock_of(settings).now,
             ready=ready,
         ),
         reporter.CLICKHOUSE,
@@ -178,7 +178,7 @@ def sink_live(*, common: Common = _COMMON) -> int:
         lambda ready: role(
             settings=settings.live,
             bootstrap_servers=bootstrap,
-            now=_clock(settings).now,
+            now=clock_of(settings).now,
             speed=settings.clock.speed,
             ready=ready,
             clickhouse=settings.clickhouse,
@@ -284,7 +284,7 @@ def local_kiwoom(
     settings = load(common.config)
     if speed is not None and not 0 < speed <= 3600:
         raise ConfigError("--speed must be above 0 and at most 3600.")
-    clock = _clock(settings)
+    clock = clock_of(settings)
     from .local.kiwoom import server as kiwoom
     from .local.kiwoom.faults import named
     from .local.kiwoom.plants import plants
@@ -458,10 +458,6 @@ def _need(value: str, key: str, for_example: str) -> None:
     if not value:
         name = f"HITSTREAM_{key.upper().replace('.', '__')}"
         raise ConfigError(f"{key} is not set; put it into hitstream.toml or {name} (for example: {for_example}).")
-
-
-def _clock(settings: Settings) -> Clock:
-    return Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
 
 
 def _masked(text: str, secret: str | None) -> str:

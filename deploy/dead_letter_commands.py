@@ -22,7 +22,7 @@ from streams.events import KST, ConfigError, DeadLetter, HitstreamError, Redrive
 from streams.letters import COMPONENT as STREAM
 
 from . import logs
-from .clock import Clock
+from .clock import Clock, clock_of
 from .dead_letters import Entry, Post, Sent, Verdict, chosen, find, is_of_the_past, judge, post
 from .settings import LogSettings, Settings
 
@@ -170,7 +170,7 @@ def redrive(
     if bool(ids) == (every or filtered):
         raise ConfigError("Say which: either ids, or --all, or --topic, --component, --reason, --since.")
     settings = _settings(config)
-    clock = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
+    clock = clock_of(settings)
 
     async def run() -> int:
         async with post(_bootstrap(settings)) as connection:

@@ -55,7 +55,7 @@ def report(
     from sinks.report import html, markdown
     from sinks.report.reading import latest, read
 
-    from .clock import Clock
+    from .clock import clock_of
     from .up import beside
 
     if not 1 <= days <= 400:
@@ -67,7 +67,7 @@ def report(
     logs.configure(LogSettings(level="warning"))
     settings = beside(config)
     calendar = calendar_of(settings.kiwoom)
-    now = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor).now().astimezone(KST)
+    now = clock_of(settings).now().astimezone(KST)
     client = connect(settings.clickhouse, create=False)
     try:
         asked = wanted or latest(client, now.date())

@@ -22,7 +22,7 @@ from streams import topics
 from streams.events import HitstreamError, Status
 
 from . import logs
-from .clock import Clock
+from .clock import clock_of
 from .settings import LogSettings
 
 Config = Annotated[Path | None, Parameter(name="--config", help="Settings file (default: ./hitstream.toml).")]
@@ -197,7 +197,7 @@ def status(
         )
     if watch and as_json:
         raise ConfigError("--watch and --json do not go together.")
-    clock = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
+    clock = clock_of(settings)
 
     korean = (lang or language_of(os.environ)) == "ko"
 
