@@ -20,7 +20,7 @@ from streams.events import ConfigError
 
 from . import account_commands as account
 from .account_commands import Config, Json
-from .settings import Settings
+from .settings import Settings, bootstrap_of
 
 if TYPE_CHECKING:
     from producers.day_bars import Progress
@@ -47,8 +47,7 @@ def bars(
         Also what is there already.
     """
     settings = account._settings(config)
-    if not settings.kafka.bootstrap_servers:
-        raise ConfigError("kafka.bootstrap_servers is not set; put it into hitstream.toml or the environment.")
+    bootstrap_of(settings)
     wanted = _date(day)
     with _shown(as_json) as tell:
         progress = asyncio.run(_fetch(settings, wanted, again=again, tell=tell))

@@ -23,7 +23,7 @@ from streams.events import HitstreamError, Status
 
 from . import logs
 from .clock import clock_of
-from .settings import LogSettings
+from .settings import LogSettings, bootstrap_of
 
 Config = Annotated[Path | None, Parameter(name="--config", help="Settings file (default: ./hitstream.toml).")]
 
@@ -189,12 +189,7 @@ def status(
     # Kafka's client tells of every connection that it tries in vain; the answer is one sentence.
     logs.configure(LogSettings(), least="error")
     settings = beside(config)
-    bootstrap = settings.kafka.bootstrap_servers
-    if not bootstrap:
-        raise ConfigError(
-            "kafka.bootstrap_servers is not set; put it into hitstream.toml or HITSTREAM_KAFKA__BOOTSTRAP_SERVERS "
-            "(for example: 127.0.0.1:9092)."
-        )
+    bootstrap = bootstrap_of(settings)
     if watch and as_json:
         raise ConfigError("--watch and --json do not go together.")
     clock = clock_of(settings)
