@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -420,6 +421,20 @@ class _Access:
         from producers.kiwoom.lock import login_lock
 
         self._stack.enter_context(login_lock(_folder(self._settings), _key(self._settings), self._who))
+
+
+def day_of(text: str) -> date | None:
+    """The day that an argument names; None if it is empty.
+
+    Raises:
+        ConfigError: it is no day.
+    """
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no day; write it as 2026-03-09.") from None
 
 
 def _settings(config: Path | None, *, complete: bool = True) -> Settings:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from streams.events import ConfigError
-
 from . import account_commands as account
 from .account_commands import Config, Json
 from .settings import Settings, bootstrap_of
@@ -48,7 +46,7 @@ def bars(
     """
     settings = account._settings(config)
     bootstrap_of(settings)
-    wanted = _date(day)
+    wanted = account.day_of(day)
     with _shown(as_json) as tell:
         progress = asyncio.run(_fetch(settings, wanted, again=again, tell=tell))
     if as_json:
@@ -139,12 +137,3 @@ def _conclude(progress: Progress) -> None:
         account._say(f"{progress.state}: {progress.cause}")
     for chart, cause in progress.failures:
         account._say(f"  {chart}: {cause}")
-
-
-def _date(text: str) -> date | None:
-    if not text:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is no day; write it as 2026-03-09.") from None
