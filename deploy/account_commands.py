@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,7 +25,7 @@ from cyclopts import Parameter
 from streams.events import KST, ConfigError, Frame, HitstreamError, SearchResult
 
 from . import logs
-from .clock import Clock
+from .clock import clock_of
 from .settings import LogSettings, Settings
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ async def _examine(
     from producers.kiwoom.examination import Examiner, borrowing
 
     kiwoom = settings.kiwoom
-    clock = _clock(settings)
+    clock = clock_of(settings)
     calendar = calendar_of(kiwoom)
     case = Case(
         wanted=tuple((c.name, c.seq) for c in settings.conditions),
@@ -336,7 +337,7 @@ class _Access:
         self._settings = settings
         self._who = who
         self._stack = AsyncExitStack()
-        self.clock = _clock(settings)
+        self.clock = clock_of(settings)
 
     async def __aenter__(self) -> _Access:
         import httpx
@@ -422,6 +423,20 @@ class _Access:
         self._stack.enter_context(login_lock(_folder(self._settings), _key(self._settings), self._who))
 
 
+def day_of(text: str) -> date | None:
+    """The day that an argument names; None if it is empty.
+
+    Raises:
+        ConfigError: it is no day.
+    """
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no day; write it as 2026-03-09.") from None
+
+
 def _settings(config: Path | None, *, complete: bool = True) -> Settings:
     """What is in force, also beside a running `up`."""
     from .up import beside
@@ -472,10 +487,6 @@ def _key(settings: Settings) -> str:
     from producers.kiwoom.token import short_name
 
     return short_name(settings.kiwoom.app_key.get_secret_value())
-
-
-def _clock(settings: Settings) -> Clock:
-    return Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
 
 
 def _number(value: float | None) -> str:

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from streams.events import ConfigError
-
 from . import account_commands as account
 from .account_commands import Config, Json
-from .settings import Settings
+from .settings import Settings, bootstrap_of
 
 if TYPE_CHECKING:
     from producers.day_bars import Progress
@@ -47,9 +45,8 @@ def bars(
         Also what is there already.
     """
     settings = account._settings(config)
-    if not settings.kafka.bootstrap_servers:
-        raise ConfigError("kafka.bootstrap_servers is not set; put it into hitstream.toml or the environment.")
-    wanted = _date(day)
+    bootstrap_of(settings)
+    wanted = account.day_of(day)
     with _shown(as_json) as tell:
         progress = asyncio.run(_fetch(settings, wanted, again=again, tell=tell))
     if as_json:
@@ -140,12 +137,3 @@ def _conclude(progress: Progress) -> None:
         account._say(f"{progress.state}: {progress.cause}")
     for chart, cause in progress.failures:
         account._say(f"  {chart}: {cause}")
-
-
-def _date(text: str) -> date | None:
-    if not text:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is no day; write it as 2026-03-09.") from None

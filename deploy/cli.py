@@ -21,9 +21,9 @@ from cyclopts import App, CycloptsError, Parameter
 from streams.events import ConfigError, HitstreamError
 
 from . import logs, reporter, roles
-from .clock import Clock
+from .clock import Clock, clock_of
 from .lifeline import watch_lifeline
-from .settings import LogSettings, Settings, example, load, origins
+from .settings import LogSettings, bootstrap_of, example, load, needed, origins
 
 app = App(
     name="hitstream",
@@ -95,13 +95,13 @@ def up(*, live: bool = False, common: Common = _COMMON) -> int:
 def produce(*, common: Common = _COMMON) -> int:
     """Keep the conditions open and publish every hit and exit to Kafka."""
     settings = load(common.config)
-    _need(settings.kiwoom.rest_url, "kiwoom.rest_url", "https://api.kiwoom.com")
-    _need(settings.kiwoom.websocket_url, "kiwoom.websocket_url", "wss://api.kiwoom.com:10000/api/dostk/websocket")
-    _need(settings.kiwoom.app_key.get_secret_value(), "kiwoom.app_key", "the app key of the Open REST API")
-    _need(settings.kiwoom.secret_key.get_secret_value(), "kiwoom.secret_key", "the secret key that belongs to it")
+    needed(settings.kiwoom.rest_url, "kiwoom.rest_url", "https://api.kiwoom.com")
+    needed(settings.kiwoom.websocket_url, "kiwoom.websocket_url", "wss://api.kiwoom.com:10000/api/dostk/websocket")
+    needed(settings.kiwoom.app_key.get_secret_value(), "kiwoom.app_key", "the app key of the Open REST API")
+    needed(settings.kiwoom.secret_key.get_secret_value(), "kiwoom.secret_key", "the secret key that belongs to it")
     if not settings.conditions:
         raise ConfigError("No condition is configured; add [[conditions]] with the name of a saved condition search.")
-    bootstrap = _bootstrap(settings)
+    bootstrap = bootstrap_of(settings)
     from producers.service import produce as role
 
     return roles.run(
@@ -111,7 +111,7 @@ def produce(*, common: Common = _COMMON) -> int:
             kiwoom=settings.kiwoom,
             conditions=settings.conditions,
             bootstrap_servers=bootstrap,
-            now=_clock(settings).now,
+            now=clock_of(settings).now,
             ready=ready,
             state_dir=settings.local.data_dir / "producer",
             speed=settings.clock.speed,
@@ -125,7 +125,7 @@ def produce(*, common: Common = _COMMON) -> int:
 def stream(*, common: Common = _COMMON) -> int:
     """Deduplicate hits and exits, and derive recommendations (Faust worker)."""
     settings = load(common.config)
-    bootstrap = _bootstrap(settings)
+    bootstrap = bootstrap_of(settings)
     from streams.app import work
 
     return roles.run(
@@ -136,7 +136,7 @@ def stream(*, common: Common = _COMMON) -> int:
             conditions=settings.conditions,
             recommend=settings.recommend,
             stream=settings.stream,
-            now=_clock(settings).now,
+            now=clock_of(settings).now,
             ready=ready,
         ),
         reporter.WORKER,
@@ -148,8 +148,8 @@ def stream(*, common: Common = _COMMON) -> int:
 def sink_clickhouse(*, common: Common = _COMMON) -> int:
     """Write every record to ClickHouse."""
     settings = load(common.config)
-    _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
-    bootstrap = _bootstrap(settings)
+    needed(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
+    bootstrap = bootstrap_of(settings)
     from sinks.clickhouse.writer import run as role
 
     return roles.run(
@@ -158,7 +158,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
         lambda ready: role(
             settings=settings.clickhouse,
             bootstrap_servers=bootstrap,
-            now=_clock(settings).now,
+            now=clock_of(settings).now,
             ready=ready,
         ),
         reporter.CLICKHOUSE,
@@ -169,7 +169,7 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
 def sink_live(*, common: Common = _COMMON) -> int:
     """Serve the dashboard and its live stream."""
     settings = load(common.config)
-    bootstrap = _bootstrap(settings)
+    bootstrap = bootstrap_of(settings)
     from sinks.live.server import run as role
 
     return roles.run(
@@ -178,7 +178,7 @@ def sink_live(*, common: Common = _COMMON) -> int:
         lambda ready: role(
             settings=settings.live,
             bootstrap_servers=bootstrap,
-            now=_clock(settings).now,
+            now=clock_of(settings).now,
             speed=settings.clock.speed,
             ready=ready,
             clickhouse=settings.clickhouse,
@@ -284,7 +284,7 @@ def local_kiwoom(
     settings = load(common.config)
     if speed is not None and not 0 < speed <= 3600:
         raise ConfigError("--speed must be above 0 and at most 3600.")
-    clock = _clock(settings)
+    clock = clock_of(settings)
     from .local.kiwoom import server as kiwoom
     from .local.kiwoom.faults import named
     from .local.kiwoom.plants import plants
@@ -338,7 +338,7 @@ def topics(
     from .up import beside
 
     settings = beside(common.config)
-    bootstrap = _bootstrap(settings)
+    bootstrap = bootstrap_of(settings)
 
     logs.configure(LogSettings(), least="error")
     if partitions is not None:
@@ -376,7 +376,7 @@ def migrate(*, check: bool = False, as_json: Json = False, common: Common = _COM
     from .up import beside
 
     settings = beside(common.config)
-    _need(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
+    needed(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
 
     logs.configure(settings.log, least="error")
     names = bring_up(settings.clickhouse, check=check)
@@ -447,21 +447,6 @@ def _main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0
-
-
-def _bootstrap(settings: Settings) -> str:
-    _need(settings.kafka.bootstrap_servers, "kafka.bootstrap_servers", "127.0.0.1:9092")
-    return settings.kafka.bootstrap_servers
-
-
-def _need(value: str, key: str, for_example: str) -> None:
-    if not value:
-        name = f"HITSTREAM_{key.upper().replace('.', '__')}"
-        raise ConfigError(f"{key} is not set; put it into hitstream.toml or {name} (for example: {for_example}).")
-
-
-def _clock(settings: Settings) -> Clock:
-    return Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
 
 
 def _masked(text: str, secret: str | None) -> str:

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 
 class Clock:
@@ -34,3 +38,8 @@ class Clock:
     async def sleep_until(self, at: datetime) -> None:
         """Return when market time has reached `at`."""
         await asyncio.sleep(max(0.0, (at - self.now()).total_seconds() / self.speed))
+
+
+def clock_of(settings: Settings) -> Clock:
+    """The clock that the settings say."""
+    return Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)

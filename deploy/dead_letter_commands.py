@@ -22,9 +22,9 @@ from streams.events import KST, ConfigError, DeadLetter, HitstreamError, Redrive
 from streams.letters import COMPONENT as STREAM
 
 from . import logs
-from .clock import Clock
+from .clock import Clock, clock_of
 from .dead_letters import Entry, Post, Sent, Verdict, chosen, find, is_of_the_past, judge, post
-from .settings import LogSettings, Settings
+from .settings import LogSettings, Settings, bootstrap_of
 
 dead_letters = App(name="dead-letters", help="What could not be read or applied: list, show, send back.")
 
@@ -105,7 +105,7 @@ def show(id_: Annotated[str, Parameter(name="id")], /, *, as_json: Json = False,
     """
 
     async def fetch() -> tuple[Entry, bytes | None]:
-        async with post(_bootstrap(_settings(config))) as connection:
+        async with post(bootstrap_of(_settings(config))) as connection:
             entry = find(await connection.read(), id_)
             return entry, await connection.value(entry.letter)
 
@@ -170,10 +170,10 @@ def redrive(
     if bool(ids) == (every or filtered):
         raise ConfigError("Say which: either ids, or --all, or --topic, --component, --reason, --since.")
     settings = _settings(config)
-    clock = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
+    clock = clock_of(settings)
 
     async def run() -> int:
-        async with post(_bootstrap(settings)) as connection:
+        async with post(bootstrap_of(settings)) as connection:
             entries = await connection.read()
             if ids:
                 picked = list({entry.letter.id: entry for entry in (find(entries, i) for i in ids)}.values())
@@ -385,7 +385,7 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 
 async def _read(settings: Settings) -> list[Entry]:
-    async with post(_bootstrap(settings)) as connection:
+    async with post(bootstrap_of(settings)) as connection:
         return await connection.read()
 
 
@@ -394,15 +394,6 @@ def _settings(config: Path | None) -> Settings:
 
     logs.configure(LogSettings(), least="error")
     return beside(config)
-
-
-def _bootstrap(settings: Settings) -> str:
-    if not settings.kafka.bootstrap_servers:
-        raise ConfigError(
-            "kafka.bootstrap_servers is not set; put it into hitstream.toml or HITSTREAM_KAFKA__BOOTSTRAP_SERVERS "
-            "(for example: 127.0.0.1:9092)."
-        )
-    return settings.kafka.bootstrap_servers
 
 
 def _say(text: str) -> None:

@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from streams.events import KST, ConfigError, Record
 
 from .clock import Clock
-from .settings import Settings
+from .settings import bootstrap_of
 
 if TYPE_CHECKING:
     from .local.kiwoom.recorded import Tape
@@ -64,7 +64,7 @@ def journal(
         count = await journals.record(
             path=file,
             first=first,
-            bootstrap_servers=_bootstrap(settings),
+            bootstrap_servers=bootstrap_of(settings),
             follow=follow,
             since=_aware(since),
             until=_aware(until),
@@ -122,7 +122,7 @@ def replay(
         sys.stdout.buffer.flush()
 
     try:
-        stopped = _run(replays.publish(records, _bootstrap(settings)) if publish else show(records))
+        stopped = _run(replays.publish(records, bootstrap_of(settings)) if publish else show(records))
     except BrokenPipeError:  # whoever read it has seen enough
         sys.stderr.close()
         return 0
@@ -170,14 +170,6 @@ def _between(frames: Any, since: datetime | None, until: datetime | None) -> Ite
 
 def _aware(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=KST) if moment is not None and moment.tzinfo is None else moment
-
-
-def _bootstrap(settings: Settings) -> str:
-    if not settings.kafka.bootstrap_servers:
-        raise ConfigError(
-            "kafka.bootstrap_servers is not set; put it into hitstream.toml or HITSTREAM_KAFKA__BOOTSTRAP_SERVERS."
-        )
-    return settings.kafka.bootstrap_servers
 
 
 def _run(work: Coroutine[Any, Any, object]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from streams.events import KST, ConfigError, HitstreamError
 
 from . import logs
-from .account_commands import Config, Json
+from .account_commands import Config, Json, day_of
 from .settings import LogSettings
 
 Format = Literal["md", "html"]
@@ -55,19 +55,19 @@ def report(
     from sinks.report import html, markdown
     from sinks.report.reading import latest, read
 
-    from .clock import Clock
+    from .clock import clock_of
     from .up import beside
 
     if not 1 <= days <= 400:
         raise ConfigError("--days must be 1 to 400.")
     if as_json and form is not None:
         raise ConfigError("--json and --format do not go together.")
-    wanted = _date(day)
+    wanted = day_of(day)
     shape = form or _form(output)
     logs.configure(LogSettings(level="warning"))
     settings = beside(config)
     calendar = calendar_of(settings.kiwoom)
-    now = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor).now().astimezone(KST)
+    now = clock_of(settings).now().astimezone(KST)
     client = connect(settings.clickhouse, create=False)
     try:
         asked = wanted or latest(client, now.date())
@@ -104,19 +104,9 @@ def report(
 
 
 def _form(output: Path | None) -> Format:
-    if output is None or output.suffix.lower() in ("", ".md", ".markdown", ".txt"):
+    kind = "" if output is None else output.suffix.lower()
+    if kind in ("", ".md", ".markdown", ".txt", ".json"):
         return "md"
-    if output.suffix.lower() in (".html", ".htm"):
+    if kind in (".html", ".htm"):
         return "html"
-    if output.suffix.lower() == ".json":
-        return "md"
     raise ConfigError(f"{output} says no format by its name; end it with .md or .html, or give --format.")
-
-
-def _date(text: str) -> date | None:
-    if not text:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is no day; write it as 2026-03-09.") from None

@@ -21,7 +21,7 @@ import structlog
 from streams.events import ConfigError, HitstreamError
 
 from . import logs
-from .clock import Clock
+from .clock import clock_of
 from .health import Health
 from .lifeline import handed_over
 from .reporter import Kind, Reporter, instance
@@ -92,7 +92,7 @@ def _reported(
     if kind is None:
         yield lambda: role(health.ready)
         return
-    clock = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
+    clock = clock_of(settings)
     with instance(kind.role, settings.health.instance) as name:
 
         async def work() -> None:

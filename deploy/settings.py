@@ -172,6 +172,27 @@ def _read(environ: Mapping[str, str], values: dict[str, Any]) -> Settings:
     return Sourced()
 
 
+def needed(value: str, key: str, for_example: str) -> str:
+    """The value of a setting that a command can't do without.
+
+    Raises:
+        ConfigError: it is not set; the sentence says where to put it.
+    """
+    if not value:
+        name = f"{PREFIX}{key.upper().replace('.', '__')}"
+        raise ConfigError(f"{key} is not set; put it into hitstream.toml or {name} (for example: {for_example}).")
+    return value
+
+
+def bootstrap_of(settings: Settings) -> str:
+    """The broker's address.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    return needed(settings.kafka.bootstrap_servers, "kafka.bootstrap_servers", "127.0.0.1:9092")
+
+
 def origins(config: Path | None = None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Where each setting's value comes from: `key` → `environment NAME`, the file's name, or `default`."""
     environ = os.environ if environ is None else environ

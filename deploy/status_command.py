@@ -22,8 +22,8 @@ from streams import topics
 from streams.events import HitstreamError, Status
 
 from . import logs
-from .clock import Clock
-from .settings import LogSettings
+from .clock import clock_of
+from .settings import LogSettings, bootstrap_of
 
 Config = Annotated[Path | None, Parameter(name="--config", help="Settings file (default: ./hitstream.toml).")]
 
@@ -189,15 +189,10 @@ def status(
     # Kafka's client tells of every connection that it tries in vain; the answer is one sentence.
     logs.configure(LogSettings(), least="error")
     settings = beside(config)
-    bootstrap = settings.kafka.bootstrap_servers
-    if not bootstrap:
-        raise ConfigError(
-            "kafka.bootstrap_servers is not set; put it into hitstream.toml or HITSTREAM_KAFKA__BOOTSTRAP_SERVERS "
-            "(for example: 127.0.0.1:9092)."
-        )
+    bootstrap = bootstrap_of(settings)
     if watch and as_json:
         raise ConfigError("--watch and --json do not go together.")
-    clock = Clock(settings.clock.start, settings.clock.speed, settings.clock.anchor)
+    clock = clock_of(settings)
 
     korean = (lang or language_of(os.environ)) == "ko"
 

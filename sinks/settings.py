@@ -33,7 +33,7 @@ class LiveSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs a token.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the dashboard.")
-    token: SecretStr = Field(SecretStr(""), description="What a browser must present when host is not loopback.")
+    token: SecretStr = Field(SecretStr(""), description="A token that may write; anything but loopback needs one.")
     user: str = Field("owner", pattern=r"^[\w.@-]{1,40}$", description="Who gives the commands of token, or of nobody.")
     write_tokens: SecretStr = Field(
         SecretStr(""), description="Further tokens that may write: label:token, separated by commas or lines."

@@ -24,8 +24,9 @@ import hops
 from bench_ingest import feed
 from feed import STOCKS, code
 from harness import HERE, Contestant, Figures, race
-from roles import Stream, free_port, go, roles
+from roles import Stream, go, roles
 
+from deploy.local.kafka.address import free_port
 from streams import topics
 
 RATE = 200
@@ -93,7 +94,7 @@ async def make_topics(kafka: str) -> None:
 
 async def limit(kafka: str) -> Figures:
     """Three hops and a write, once."""
-    sse = free_port()
+    sse = free_port("127.0.0.1")
     async with feed() as port:
         parts = []
         try:

@@ -3,7 +3,7 @@
 The running product – every role a process of its own, Kafka and the local ClickHouse beside it – is quiet; then 5,000
 frames with one hit each are written within a second. Told are the seconds from the first frame until the last line is
 at a client of the live stream, until ClickHouse has every transition, and the most memory that each role had. That
-nothing is dropped is asserted: every hit is a line of the feed and a row, once.
+nothing is dropped is asserted: every hit is a line of the feed and a row.
 """
 
 from __future__ import annotations

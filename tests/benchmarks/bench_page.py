@@ -3,7 +3,8 @@
 Measured inside Chromium: long tasks by its own `longtask` entries, which are of the wall's time; and from its trace the
 time that the page's main thread really ran in a task, which a machine that does other things as well leaves alone.
 Memory is `JSHeapUsedSize` after a forced collection. The limit is a page that receives the same stream and draws
-nothing.
+nothing. `HITSTREAM_TEST_PAGE_SECONDS` is how long each view is watched, `HITSTREAM_TEST_PAGE_DAY` how many hits and
+exits a day has.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from screen import Screen, Server, Story, new_screen, serving
 
 from streams.events import Transition
 
-SECONDS = float(os.environ.get("HITSTREAM_BENCH_PAGE_SECONDS", "60"))
+SECONDS = float(os.environ.get("HITSTREAM_TEST_PAGE_SECONDS", "60"))
 PER_MINUTE = 5_000
 QUOTES_PER_SECOND = 300
 STOCKS = 400
 CONDITIONS = 10
-DAY = int(os.environ.get("HITSTREAM_BENCH_PAGE_DAY", "40000"))  # hits and exits of an accelerated day
+DAY = int(os.environ.get("HITSTREAM_TEST_PAGE_DAY", "40000"))  # hits and exits of an accelerated day
 
 WATCH = """() => {
     window.long = []; window.frames = 0;

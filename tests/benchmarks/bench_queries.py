@@ -208,10 +208,10 @@ LAYOUTS: dict[str, str] = {
         " MODIFY COLUMN low CODEC(DoubleDelta, ZSTD(1))"
     ),
     "rate Gorilla": "MODIFY COLUMN change_rate CODEC(Gorilla, ZSTD(1))",
-    "times Delta": "MODIFY COLUMN received_at CODEC(Delta, ZSTD(1)), MODIFY COLUMN at CODEC(Delta, ZSTD(1))",
+    "received_at DoubleDelta": "MODIFY COLUMN received_at CODEC(DoubleDelta, ZSTD(1))",
     "session and _topic String": "MODIFY COLUMN session String, MODIFY COLUMN _topic String",
     "ZSTD(3)": (
-        "MODIFY COLUMN received_at CODEC(DoubleDelta, ZSTD(3)), MODIFY COLUMN price CODEC(Delta, ZSTD(3)),"
+        "MODIFY COLUMN received_at CODEC(Delta, ZSTD(3)), MODIFY COLUMN price CODEC(Delta, ZSTD(3)),"
         " MODIFY COLUMN high CODEC(Delta, ZSTD(3)), MODIFY COLUMN low CODEC(Delta, ZSTD(3)),"
         " MODIFY COLUMN volume CODEC(ZSTD(3)), MODIFY COLUMN day_volume CODEC(Delta, ZSTD(3))"
     ),

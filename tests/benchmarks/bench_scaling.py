@@ -137,7 +137,7 @@ async def bench_growth() -> None:
     for name, *size in sizes:
         figures = await process("bench_scaling.py", *map(str, size), within=1800)
         if name:
-            values[name] = {figure: [value] for figure, value in figures.items() if figure not in {"CPU s"}}
+            values[name] = {figure: [value] for figure, value in figures.items()}
     kinds: Any = dict.fromkeys(values, "")
     keep(Result("scaling-state", "What an event and a member cost as the work grows (rules and state)", kinds, values))
 

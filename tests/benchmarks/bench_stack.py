@@ -20,7 +20,9 @@ import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+sys.path.insert(0, str(Path(__file__).parent))  # the first of two that have `roles`
 
+import roles
 from product import Product
 
 REST = float(os.environ.get("HITSTREAM_TEST_REST", "60"))
@@ -41,26 +43,16 @@ class Use:
 
     def __init__(self, product: Product) -> None:
         self.started = time.monotonic()
-        self.before = {process: _cpu(process) for process in product.tree()}
+        self.before = {process: roles.cpu(process) for process in product.tree()}
 
     def table(self) -> list[tuple[str, float, float]]:
         """Per process: name, CPU in percent of a core, MiB."""
         wall = time.monotonic() - self.started
         return [
-            (_name(process), 100 * (_cpu(process) - before) / wall, _memory(process))
+            (_name(process), 100 * (roles.cpu(process) - before) / wall, roles.memory(process))
             for process, before in self.before.items()
             if process.is_running()
         ]
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-def _memory(process: psutil.Process) -> float:
-    full = process.memory_full_info()
-    return float(getattr(full, "pss", full.rss)) / 2**20
 
 
 def _name(process: psutil.Process) -> str:

@@ -23,8 +23,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bench_streams import HERE, STATE, Course, condition_events, ours
-from harness import Result, keep
+from bench_streams import STATE, Course, condition_events, ours
+from harness import HERE, Result, keep
 
 from streams import topics
 from streams.events import condition_key, encode

@@ -40,12 +40,13 @@ from typing import Any, Literal
 import msgspec
 import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "streams"))
 
-from harness import PEERS, Contestant, race
+from fleet import administering
+from harness import HERE, PEERS, ROOT, Contestant, race
 
 from deploy.topics import ensure
 from streams import topics
@@ -60,7 +61,6 @@ BEHIND = 2.5
 START = datetime(2026, 3, 2, 9, tzinfo=KST)
 CONDITIONS = [ConditionRule(name=f"조건식 {n:02}") for n in range(20)]
 STOCKS = 1000
-HERE = Path(__file__).parent
 #: Our changelogs, and the peer's.
 STATE = [
     "{prefix}" + topic.name.removeprefix(topics.PREFIX) for topic in (topics.MEMBERS_STATE, topics.STANDINGS_STATE)
@@ -304,7 +304,7 @@ def ours(kafka: str, group: str) -> dict[str, str]:
         "HITSTREAM_STREAM__APP_ID": group,
         "HITSTREAM_CLOCK__START": (START + timedelta(hours=2)).isoformat(),
         "HITSTREAM_CONDITIONS": json.dumps([condition.model_dump(mode="json") for condition in CONDITIONS]),
-        "PYTHONPATH": str(HERE.parents[1]),
+        "PYTHONPATH": str(ROOT),
     }
 
 
@@ -316,16 +316,6 @@ async def producing(kafka: str) -> AsyncIterator[AIOKafkaProducer]:
         yield producer
     finally:
         await producer.stop()
-
-
-@asynccontextmanager
-async def administering(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def everything(kafka: str, topic: str) -> list[Any]:

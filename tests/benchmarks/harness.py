@@ -12,18 +12,17 @@ is taken within a round; told are its median and quartiles over the rounds.
         ratios=["frames/s"],
     )
 
-A contestant that is to have the machine for itself is a process of its own: `process` runs a script of this folder
-and adds what it used – CPU seconds (its own and its children's) and peak memory – to the figures it printed.
+A contestant that is to have the machine for itself is a process of its own: `process` runs a script of this folder,
+and what it tells (`tell`) are the figures.
 
 `HITSTREAM_TEST_ROUNDS` changes the number of rounds. `HITSTREAM_TEST_RESULTS=FILE` appends each result to FILE as a
-line of JSON; `python tests/benchmarks/harness.py FILE` prints its tables, and with `--into docs/performance.md` writes
-each between the lines `<!-- bench: NAME -->` and `<!-- end -->` there.
+line of JSON; `python tests/benchmarks/harness.py FILE` prints its tables, and with `--into PAGE …` writes each between
+the lines `<!-- bench: NAME -->` and `<!-- end -->` of the pages that have a place for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import json
 import os
@@ -97,7 +96,7 @@ async def race(
     """Run all contestants in interleaved rounds, print the table, keep the result.
 
     Args:
-        bench: short name, by which `docs/performance.md` finds it.
+        bench: short name, by which the pages of docs/ find it.
         ratios: figures of which ratios to the limit and of ours to each peer are told.
         warm_up: run everything once before, and forget what it gave.
     """
@@ -131,10 +130,7 @@ async def process(
     environ: Mapping[str, str] | None = None,
     within: float = 300.0,
 ) -> dict[str, float]:
-    """Run a script of this folder as a process of its own, and return what it printed and used.
-
-    The last JSON object on its standard output are its figures. Added are `CPU s`, of it and of the children it has
-    waited for, and `peak MiB`, its own.
+    """Run a script of this folder as a process of its own, and return its figures: the last JSON object that it prints.
 
     Raises:
         RuntimeError: it failed, or took longer than so many seconds; with what it said.
@@ -160,17 +156,23 @@ async def process(
 
 
 def tell(**figures: float) -> None:
-    """At the end of a script that `process` runs: say its figures, and what it used."""
-    import resource
+    """At the end of a script that `process` runs: say its figures, and the most memory that it has used."""
+    try:
+        most = peak()
+    except OSError:
+        import resource
 
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(each.ru_utime + each.ru_stime for each in used)
-    peak = used[0].ru_maxrss / 1024
-    # Linux counts into `ru_maxrss` what the process was before it became this program.
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text()
-        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    print(json.dumps({**figures, "CPU s": cpu, "peak MiB": peak}), flush=True)
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**figures, "peak MiB": most}), flush=True)
+
+
+def peak(pid: int | Literal["self"] = "self") -> float:
+    """The most MiB that a process has been resident with, as Linux tells it.
+
+    Its `ru_maxrss` also counts what the process was before it became this program.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def machine() -> str:
@@ -287,7 +289,9 @@ def write_into(page: Path, results: Mapping[str, Result]) -> list[str]:
 if __name__ == "__main__":
     kept = read(Path(sys.argv[1]))
     if sys.argv[2:3] == ["--into"]:
-        for name in write_into(Path(sys.argv[3]), kept):
-            print(f"{sys.argv[3]} has no place for {name}", file=sys.stderr)
+        homeless = [write_into(Path(page), kept) for page in sys.argv[3:]]
+        for name in kept:
+            if all(name in each for each in homeless):
+                print(f"no page has a place for {name}", file=sys.stderr)
     else:
         print("\n\n".join(render(result) for result in kept.values()))

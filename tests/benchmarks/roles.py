@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,18 +24,25 @@ from typing import Any
 
 import psutil
 from feed import CONDITIONS
-from harness import ROOT
+from harness import ROOT, peak
+
+from deploy.local.kafka.address import free_port
 
 READY_WITHIN = 120.0
 _CODE = re.compile(rb'"code":"(\w{6})"')
 _CONDITION = re.compile(rb'"condition":"([^"]+)"')
 
 
-def free_port() -> int:
-    """A free loopback port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def cpu(process: psutil.Process) -> float:
+    """CPU seconds that a process has used so far."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def memory(process: psutil.Process) -> float:
+    """MiB that a process has of its own or shares in proportion (PSS); resident size where there is no PSS."""
+    full = process.memory_full_info()
+    return float(getattr(full, "pss", full.rss)) / 2**20
 
 
 class Role:
@@ -44,7 +50,7 @@ class Role:
 
     def __init__(self, name: str, arguments: list[str], environ: Mapping[str, str], folder: Path) -> None:
         self.name = name
-        self._port = free_port()
+        self._port = free_port("127.0.0.1")
         self._log = folder / f"{name.replace(' ', '-')}.log"
         self.started = time.monotonic()
         with self._log.open("ab") as log:
@@ -81,19 +87,16 @@ class Role:
         return found
 
     def memory(self) -> float:
-        """MiB that it has in memory of its own or shares in proportion (PSS); resident size where there is no PSS."""
-        full = psutil.Process(self.process.pid).memory_full_info()
-        return float(getattr(full, "pss", full.rss)) / 2**20
+        """MiB that it has in memory."""
+        return memory(psutil.Process(self.process.pid))
 
     def peak(self) -> float:
         """The most MiB that it has been resident with."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        return peak(self.process.pid)
 
     def cpu(self) -> float:
         """CPU seconds so far."""
-        times = psutil.Process(self.process.pid).cpu_times()
-        return times.user + times.system
+        return cpu(psutil.Process(self.process.pid))
 
     def stop(self) -> None:
         """Have it leave, or end it."""
@@ -116,7 +119,7 @@ class Roles:
 
     def __init__(self, folder: Path, kafka: str, feed: int, environ: Mapping[str, str] | None = None) -> None:
         self.folder = folder
-        self.live_port, self.clickhouse_port = free_port(), free_port()
+        self.live_port, self.clickhouse_port = free_port("127.0.0.1"), free_port("127.0.0.1")
         self.running: dict[str, Role] = {}
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HITSTREAM_")}
         conditions = [{"name": name, "weight": 1.0} for name in CONDITIONS]

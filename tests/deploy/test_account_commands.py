@@ -170,17 +170,18 @@ async def test_nobody_logs_in_beside_a_process_that_holds_the_key(market: Market
     assert (await market.http.get("/local/state")).json()["sessions"] == []
 
 
-@pytest.mark.kafka
-async def test_beside_a_running_producer_its_session_is_used_and_not_taken(market: Market, kafka: str) -> None:
+@contextlib.asynccontextmanager
+async def producing(kiwoom: KiwoomSettings, kafka: str, folder: Path) -> AsyncIterator[list[str | None]]:
+    """A producer beside the commands, ready; what it says of its readiness."""
     words: list[str | None] = []
     task = asyncio.create_task(
         produce(
-            kiwoom=market.settings,
+            kiwoom=kiwoom,
             conditions=[ConditionSource(name=NAME)],
             bootstrap_servers=kafka,
             now=lambda: datetime.now(UTC),
             ready=words.append,
-            state_dir=market.folder / "producer",
+            state_dir=folder,
             timing=Timing(login_pause=0.05, send_spacing=0.02),
         )
     )
@@ -189,6 +190,16 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
             while not words or words[-1] is not None:
                 assert not task.done()
                 await asyncio.sleep(0.05)
+        yield words
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,), timeout=15)
+
+
+@pytest.mark.kafka
+async def test_beside_a_running_producer_its_session_is_used_and_not_taken(market: Market, kafka: str) -> None:
+    async with producing(market.settings, kafka, market.folder / "producer") as words:
         (before,) = (await market.http.get("/local/state")).json()["sessions"]
         gaps = REGISTRY.get_sample_value("hitstream_producer_gaps_total", {"condition": NAME}) or 0
         diagnosis = await market.run("doctor", "--json", "--trace", "--bundle", "beside.zip", "--observe", "5")
@@ -224,10 +235,6 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
                 await asyncio.sleep(0.05)
         displaced = await market.run("doctor", "--json")
         assert json.loads(displaced.stdout)["cause"] == "displaced", displaced.stdout
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((task,), timeout=15)
 
 
 async def test_a_good_verdict_names_the_records_that_a_dead_kafka_does_not_take(
@@ -239,30 +246,11 @@ async def test_a_good_verdict_names_the_records_that_a_dead_kafka_does_not_take(
     spool = Spool(market.folder / "producer" / f"spool-{kiwoom.account}-{key}", limit=1 << 20)
     spool.append(Spooled("hitstream.status", b"k", b"{}", 0.0))
     spool.close()
-    words: list[str | None] = []
-    task = asyncio.create_task(
-        produce(
-            kiwoom=kiwoom,
-            conditions=[ConditionSource(name=NAME)],
-            bootstrap_servers="127.0.0.1:9",
-            now=lambda: datetime.now(UTC),
-            ready=words.append,
-            state_dir=market.folder / "producer",
-            timing=Timing(login_pause=0.05, send_spacing=0.02),
-        )
-    )
-    try:
+    async with producing(kiwoom, "127.0.0.1:9", market.folder / "producer"):
         async with asyncio.timeout(30):
-            while not words or words[-1] is not None:
-                assert not task.done()
-                await asyncio.sleep(0.05)
             shared = state_folder(kiwoom.state_dir, kiwoom.websocket_url)
             while not (await look(shared, key)).stranded:
                 await asyncio.sleep(0.05)
         shown = await market.run("doctor", "--observe", "5", "--lang", "en")
         assert ("✓ Kiwoom's side works" in shown.stdout, shown.returncode) == (True, 0), shown.stdout
         assert "records wait on the disk for Kafka, which takes none: `hitstream status` says more" in shown.stdout
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((task,), timeout=15)
