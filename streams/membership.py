@@ -54,7 +54,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `since` is when the current or last visit began. `changed_at`, `session` and `received_at` are those of the record
     that last made it enter or leave, and `place` is where this record stood in what its session heard: when it came,
-    in which frame, as which entry. `seen` holds a mark of every record's `id` that was about it today.
+    in which frame, as which entry. `doubted` is the session whose snapshot said otherwise and was left alone, until it
+    says more. `seen` holds a mark of every record's `id` that was about it today.
     """
 
     date: date
@@ -66,6 +67,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: str = ""
     received_at: datetime | None = None
     place: Place | None = None
+    doubted: str = ""
     seen: tuple[str, ...] = ()
     position: int = -1
 
@@ -211,22 +213,29 @@ def _event(state: State, day: Day, event: ConditionEvent, position: int, effect:
     if member.position >= position:
         effect.ignored.append(Ignored("replayed", code))
         return day
+    doubter = member.doubted == event.session
     if member.date > day.date or (mark in member.seen and not _follows(member, event)):
         effect.ignored.append(Ignored("repeat", code))
+        if doubter and member.date == day.date:
+            effect.members[code] = msgspec.structs.replace(member, doubted="", position=position)
         return day
+    kind: Literal["entered", "exited"] = "entered" if event.action == "hit" else "exited"
+    changes: list[tuple[Literal["entered", "exited"], Origin]] = []
     if _is_late(member, event):
+        member = msgspec.structs.replace(member, doubted="") if doubter else member
         effect.ignored.append(Ignored("late", code))
-    elif event.action == "hit" and member.inside:
-        member = _affirmed(member, event)
-        effect.ignored.append(Ignored("repeat", code))
-    elif event.action == "exit" and not member.inside:
-        member = _affirmed(member, event)
-        effect.ignored.append(Ignored("exit-without-hit", code))
+    elif member.inside != (event.action == "hit"):
+        changes = [(kind, "realtime")]
+    elif doubter:
+        # Its snapshot was right. The change that it knew of comes from another session yet, too late to count.
+        changes = [("exited" if member.inside else "entered", "snapshot"), (kind, "realtime")]
     else:
-        kind: Literal["entered", "exited"] = "entered" if event.action == "hit" else "exited"
-        visit, member = _change(member, kind, event, event.exchange)
+        member = _affirmed(member, event)
+        effect.ignored.append(Ignored("repeat" if member.inside else "exit-without-hit", code))
+    for change, origin in changes:
+        visit, member = _change(member, change, event, event.exchange)
         effect.outputs.append(
-            _transition(state, code, visit, kind, "realtime", event.at, event.id, event.session, event.received_at)
+            _transition(state, code, visit, change, origin, event.at, event.id, event.session, event.received_at)
         )
     seen = member.seen if mark in member.seen else (*member.seen, mark)
     effect.members[code] = msgspec.structs.replace(member, seen=seen, position=position)
@@ -245,6 +254,7 @@ def _snapshot(state: State, day: Day, snapshot: ConditionSnapshot, position: int
             pass
         elif _is_newer(member, snapshot):
             effect.ignored.append(Ignored("left-alone", code))
+            effect.members[code] = msgspec.structs.replace(member, doubted=snapshot.session, position=position)
         else:
             kind: Literal["entered", "exited"] = "exited" if member.inside else "entered"
             visit, changed = _change(member, kind, snapshot, member.exchange)
@@ -375,6 +385,7 @@ def _change(
         session=record.session,
         received_at=record.received_at,
         place=_place(record),
+        doubted="",
     )
     return member, after
 

@@ -116,6 +116,7 @@ class Condition:
     seen: set[str] = field(default_factory=set)
     told: list[Transition] = field(default_factory=list)
     words: dict[str, Word] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)  # by stock, the session whose snapshot was not believed
     snapshots: list[ConditionSnapshot] = field(default_factory=list)
     open_gaps: list[Gap] = field(default_factory=list)
     heard: list[datetime] = field(default_factory=list)
@@ -135,11 +136,14 @@ class Condition:
             outputs += self.end_day()
         if today != self.day:
             self.begin(today)
+        doubted = isinstance(record, ConditionEvent) and self.doubts.get(record.code) == record.session
+        if isinstance(record, ConditionEvent) and doubted:
+            del self.doubts[record.code]
         if record.id in self.seen and not self.undoes(record):
             return outputs
         self.seen.add(record.id)
         if isinstance(record, ConditionEvent):
-            outputs += self.event(record)
+            outputs += self.event(record, doubted)
         elif isinstance(record, ConditionSnapshot):
             outputs += self.snapshot(record)
         elif isinstance(record, SearchResult):
@@ -151,6 +155,7 @@ class Condition:
     def begin(self, day: date) -> None:
         self.day = day
         self.seen, self.told, self.words, self.snapshots, self.open_gaps, self.heard = set(), [], {}, [], [], []
+        self.doubts = {}
 
     def of(self, code: str) -> list[Transition]:
         return [transition for transition in self.told if transition.code == code]
@@ -170,7 +175,7 @@ class Condition:
             and (record.code in self.inside()) == (record.action == "exit")
         )
 
-    def event(self, event: ConditionEvent) -> list[Transition | SearchReason]:
+    def event(self, event: ConditionEvent, doubted: bool) -> list[Transition | SearchReason]:
         self.heard.append(event.received_at)
         word = self.words.get(event.code)
         # Times of hits have whole seconds: one in the second of a snapshot is not proved to be before it.
@@ -181,6 +186,17 @@ class Condition:
             return [self.enter(event.code, event, "realtime", exchange=event.exchange)]
         if event.action == "exit" and inside:
             return [self.leave(event.code, event, "realtime")]
+        # Its snapshot said the contrary of what we believe, so it has seen a change that we have not.
+        if doubted and inside:
+            return [
+                self.leave(event.code, event, "snapshot"),
+                self.enter(event.code, event, "realtime", exchange=event.exchange),
+            ]
+        if doubted:
+            return [
+                self.enter(event.code, event, "snapshot", exchange=event.exchange),
+                self.leave(event.code, event, "realtime"),
+            ]
         # It changes nothing, but it is the last word: another session that is behind is not believed any more.
         if word is not None and event.at > word.at:
             self.words[event.code] = Word(event.session, event.at, place(event))
@@ -199,6 +215,7 @@ class Condition:
             if (code in snapshot.codes) == (code in inside):
                 continue
             if word is not None and word.session != snapshot.session and word.at > snapshot.at - timedelta(seconds=2):
+                self.doubts[code] = snapshot.session
                 continue
             if code in snapshot.codes:
                 exchanges = [transition.exchange for transition in self.of(code)] or ["KRX"]
@@ -272,6 +289,7 @@ class Condition:
             **more,
         )
         self.told.append(transition)
+        self.doubts.pop(code, None)
         if not isinstance(cause, Due):
             self.words[code] = Word(transition.session, cause.at, place(cause))
         return transition

@@ -227,6 +227,66 @@ CASES: dict[str, tuple[list[ConditionRecord], list[str], list[str]]] = {
         ["entered 005930 1 realtime"],
         ["left-alone"],
     ),
+    "a session whose snapshot was left alone and that hears a hit has seen the exit before it": (
+        [
+            event("hit", "09:00:29", session="b"),
+            snapshot([], "09:00:30"),
+            event("hit", "09:00:31"),
+            event("exit", "09:00:30", session="b"),
+            event("hit", "09:00:31", session="b"),
+            event("exit", "09:00:32", session="b"),
+        ],
+        [
+            "entered 005930 1 realtime",
+            "exited 005930 1 snapshot",
+            "entered 005930 2 realtime",
+            "exited 005930 2 realtime",
+        ],
+        ["left-alone", "late", "repeat"],
+    ),
+    "a session whose snapshot was left alone and that hears an exit has seen the hit before it": (
+        [
+            event("hit", "09:00:20", session="b"),
+            event("exit", "09:00:29", session="b"),
+            snapshot(["005930"], "09:00:30"),
+            event("exit", "09:00:31"),
+            event("hit", "09:00:30", session="b"),
+            event("exit", "09:00:31", session="b"),
+        ],
+        [
+            "entered 005930 1 realtime",
+            "exited 005930 1 realtime",
+            "entered 005930 2 snapshot",
+            "exited 005930 2 realtime",
+        ],
+        ["left-alone", "late", "repeat"],
+    ),
+    "a snapshot that was left alone was behind where its session hears the change that it did not know": (
+        [
+            event("hit", "09:00:29", session="b"),
+            snapshot([], "09:00:30"),
+            event("hit", "09:00:29"),
+            event("hit", "09:00:31"),
+        ],
+        ["entered 005930 1 realtime"],
+        ["left-alone", "repeat", "repeat"],
+    ),
+    "a snapshot that was left alone is forgotten with the next change": (
+        [
+            event("hit", "09:00:29", session="b"),
+            snapshot([], "09:00:30"),
+            event("exit", "09:00:30", session="b"),
+            event("hit", "09:00:31", session="b"),
+            event("hit", "09:00:31"),
+            event("hit", "09:00:32"),
+        ],
+        [
+            "entered 005930 1 realtime",
+            "exited 005930 1 realtime",
+            "entered 005930 2 realtime",
+        ],
+        ["left-alone", "repeat", "repeat"],
+    ),
     "a snapshot corrects what another session changed 2 s before it": (
         [event("hit", "09:00:28", session="b"), snapshot([], "09:00:30")],
         ["entered 005930 1 realtime", "exited 005930 1 snapshot"],
