@@ -560,10 +560,10 @@ class Worker:
             error = error.exceptions[0]
         if not self._failure.done():  # what fails after it follows from it
             words = str(error) if isinstance(error, HitstreamError) else repr(error)
-            log.error("the worker gives up", error=words)
             failure = HitstreamError(f"the stream worker gave up: {words}")
             failure.__cause__ = error
-            self._failure.set_exception(failure)
+            self._failure.set_exception(failure)  # first: standard error may be a full disk
+            log.error("the worker gives up", error=words)
 
 
 def _place(tp: Any) -> str:

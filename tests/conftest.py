@@ -28,6 +28,7 @@ from typing import Any, Literal, cast
 
 import psutil
 import pytest
+import structlog
 
 from deploy.local.kafka import apache
 from deploy.topics import ensure
@@ -57,6 +58,18 @@ except HitstreamError as error:
 except asyncio.CancelledError:
     pass
 """
+
+
+@pytest.fixture(autouse=True)
+def logs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that a test runs in this process sets up where it logs: not for the tests after it, whose loggers would
+    write to an output that is closed."""
+    configure = structlog.configure
+    monkeypatch.setattr(
+        structlog, "configure", lambda **settings: configure(**settings | {"cache_logger_on_first_use": False})
+    )
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session", autouse=True)

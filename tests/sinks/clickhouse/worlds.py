@@ -31,6 +31,8 @@ SLOTS = [550 + 10 * number for number in range(30)]
 """Minutes of the day at which hits occur: what belongs to one is over before the next."""
 
 _CHUNK = 50_000
+_MINUTE = 60_000_000
+"""Microseconds: a bar is known when its minute is over."""
 _FIRST = date(1990, 1, 1)
 
 
@@ -89,7 +91,8 @@ def write_markets(client: Client, seeds: range) -> tuple[date, date]:
                 for m in minutes:
                     at = _micros(day, m.minute)
                     sample = code in rehearsed.untouched
-                    bars.append((day, code, "1m", at, m.open, m.high, m.low, m.close, m.volume, sample, at, "", 0, 0))
+                    heard = at + _MINUTE
+                    bars.append((day, code, "1m", at, m.open, m.high, m.low, m.close, m.volume, sample, heard, "", 0, 0))
         if len(bars) > _CHUNK or seed == seeds[-1]:
             _store(client, hits, bars, quotes)
     return _FIRST + timedelta(days=28 * seeds[0]), day
@@ -154,8 +157,8 @@ def _bars(bars: list[tuple[object, ...]], day: date, code: str, slot: int, perce
     last = round(PRICE * (1 + percent / 100))
     for minute, price in ((slot, PRICE), (slot + 4, last)):
         at = _micros(day, minute)
-        bars.append((day, code, "1m", at, price, price, price, price, 1, sample, at, "", 0, 0))
+        bars.append((day, code, "1m", at, price, price, price, price, 1, sample, at + _MINUTE, "", 0, 0))
 
 
 def _micros(day: date, minute: int) -> int:
-    return ((day - date(1970, 1, 1)).days * 1440 + minute - 540) * 60_000_000
+    return ((day - date(1970, 1, 1)).days * 1440 + minute - 540) * _MINUTE
