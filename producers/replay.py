@@ -12,6 +12,7 @@ and the gap before the first connection, which an earlier process would have to 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
@@ -34,9 +35,16 @@ _EARLY: Final = 0.005
 _LATE: Final = 0.01
 """Real seconds by which a timer may have been late: within them, a received frame is taken to have come first."""
 
+_LATEST: Final = 1.0
+"""Real seconds by which a timer may have been late that made the session send, as the journal's time shows."""
+
 
 class Figures(msgspec.Struct):
-    """What a replay has come to. `lost` frames are missing numbers, `skipped` ones came before a LOGIN was seen."""
+    """What a replay has come to.
+
+    `lost` frames are missing numbers, `skipped` ones came before a LOGIN was seen. `unlike` are requests that only the
+    journal or only the replay has. A goodbye is no frame: what would have been asked for meanwhile is among them.
+    """
 
     connections: int = 0
     frames: int = 0
@@ -184,11 +192,17 @@ class _Producer:
             due = session.deadline
             if due is None or due > until:
                 break
-            # A timer that made the session send is dated as the journal has it; what else it did, as it was due.
-            exact = text is not None and due > now.t - 1.0
-            at = now.at if exact else self._begun + timedelta(seconds=due * self._header.speed)
-            records += self._do(session.tick(Moment(max(due, now.t) if exact else due, at)), at)
+            moment = Moment(due, self._begun + timedelta(seconds=due * self._header.speed))
+            if text is not None and due > now.t - _LATEST and self._sends(session, moment):
+                # What made the session send was as late as the journal has it. Anything else was in time: to do it
+                # with the frame would put off what it is followed by, up to a request at another moment.
+                moment = Moment(max(due, now.t), now.at)
+            records += self._do(session.tick(moment), moment.at)
         return records
+
+    def _sends(self, session: Session, now: Moment) -> bool:
+        """Whether a tick at this moment would make the session send. A copy is asked, which shares our calendar."""
+        return any(isinstance(action, Send) for action in copy.deepcopy(session, {id(self): self}).tick(now))
 
     def _has_sent(self, text: str) -> bool:
         """Whether the session has sent this text; what it sent before and the journal lacks is forgotten."""
