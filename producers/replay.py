@@ -3,7 +3,8 @@
 Pure: `Replay.feed` takes a frame and returns the records that it makes. The session is driven by what the journal
 says happened: a received frame is received again, at its time; before a frame that was sent, the session's timers are
 let run until it sends that frame itself. So requests, snapshots, entries and gaps have their first times and
-identities. What the session sent for somebody else (a search, a diagnosis) it is asked to send again.
+identities. What the session sent for somebody else (a search, a diagnosis) it is asked to send again; its goodbye
+after the hours is known by what it withdraws.
 
 Not in a journal, and therefore not replayed: statuses, how a connection was cut (a gap's `cause` may have other words),
 and the gap before the first connection, which an earlier process would have to remember.
@@ -43,7 +44,8 @@ class Figures(msgspec.Struct):
     """What a replay has come to.
 
     `lost` frames are missing numbers, `skipped` ones came before a LOGIN was seen. `unlike` are requests that only the
-    journal or only the replay has. A goodbye is no frame: what would have been asked for meanwhile is among them.
+    journal or only the replay has. That a goodbye has begun within the hours is in no frame: what would have been asked
+    for meanwhile is among them.
     """
 
     connections: int = 0
@@ -171,11 +173,18 @@ class _Producer:
             return []  # The echo comes with its PING.
         records = self._run(session, now, until=now.t + _EARLY, text=frame.text)
         if not self._has_sent(frame.text):
-            records += self._do(session.ask(frame.text, now), now.at)
+            records += self._do(self._decided(session, frame.text, now), now.at)
             records += self._run(session, now, until=now.t + 1.0, text=frame.text)
             if not self._has_sent(frame.text):
                 self._figures.unlike += 1
         return records
+
+    def _decided(self, session: Session, text: str, now: Moment) -> list[Action]:
+        """Have a request sent that is none of the session's own: after the hours a goodbye, else somebody else's."""
+        request = frames.request(text)
+        if request.trnm == "CNSRCLR" and session.registered(request.seq) and (rest := self._calendar.rest(now.at)):
+            return session.clear(now, "resting", rest.cause)
+        return session.ask(text, now)
 
     def _receiving(self, session: Session, frame: Frame, now: Moment) -> list[Record]:
         records = self._run(session, now, until=now.t - self._late)

@@ -494,6 +494,10 @@ class Session:
         """Whether somebody else's request would be sent."""
         return self._sending and self._leaving_by is None
 
+    def registered(self, seq: str) -> bool:
+        """Whether the condition of this number is one of ours, and registered."""
+        return (subscription := self._by_seq.get(seq)) is not None and subscription.registered
+
     def closed(self, cause: str, now: Moment) -> list[Action]:
         """The connection is gone."""
         if self._leaving_by is not None:

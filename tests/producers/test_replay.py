@@ -1,11 +1,11 @@
-"""A replay does what was done: a timer that sent is as late as the journal says, and any other was in time."""
+"""A replay does what was done, also where no frame says so: a timer that only set another one, a goodbye."""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -107,3 +107,43 @@ def test_what_was_due_before_a_request_is_not_done_with_it(late: float) -> None:
     replayed = [record for frame in live.frames for record in replay.feed(frame)] + replay.finish()
     assert replayed == live.records
     assert (replay.figures.lost, replay.figures.skipped, replay.figures.unlike) == (0, 0, 0)
+
+
+def day(begins: datetime, goodbye: datetime | None = None) -> list[Frame]:
+    """A connection of half a minute, which ends by a goodbye or is cut."""
+    said: list[tuple[float, Literal["in", "out"], dict[str, Any]]] = [
+        (0.0, "out", {"trnm": "LOGIN", "token": "***"}),
+        (0.1, "in", {"trnm": "LOGIN", "return_code": 0}),
+        (1.6, "out", {"trnm": "CNSRLST"}),
+        (1.7, "in", {"trnm": "CNSRLST", "return_code": 0, "data": [["4", NAME]]}),
+        (1.95, "out", {"trnm": "CNSRREQ", "seq": "4", "search_type": "1", "stex_tp": "K"}),
+        (2.0, "in", {"trnm": "CNSRREQ", "seq": "4", "return_code": 0, "data": None}),
+    ]
+    if goodbye is not None:
+        ends = (goodbye - begins).total_seconds()
+        said += [
+            (ends, "out", {"trnm": "CNSRCLR", "seq": "4"}),
+            (ends + 0.1, "in", {"trnm": "CNSRCLR", "seq": "4", "return_code": 0}),
+        ]
+    return [
+        Frame(
+            connection=f"p-{begins:%Y%m%dT%H%M%S}-a",
+            number=sum(other == direction for _, other, _ in said[: n + 1]),
+            direction=direction,
+            at=begins + timedelta(seconds=t),
+            text=json.dumps(content, separators=(",", ":")),
+        )
+        for n, (t, direction, content) in enumerate(said)
+    ]
+
+
+@pytest.mark.parametrize(("goodbye", "gaps"), [(time(15, 39, 50), 1), (time(15, 40, 0, 200_000), 0)])
+def test_a_goodbye_after_the_hours_leaves_nothing_unheard(goodbye: time, gaps: int) -> None:
+    """Who leaves earlier may have missed what came in the rest of the hours."""
+    evening = datetime(2026, 3, 9, 15, 39, 30, tzinfo=KST)
+    replay = Replay(Header(conditions=(Wanted(NAME),)))
+    frames = day(evening, datetime.combine(evening, goodbye, KST)) + day(evening + timedelta(hours=17.2))
+    records = [record for frame in frames for record in replay.feed(frame)] + replay.finish()
+    assert sum(isinstance(record, ConditionSnapshot) for record in records) == 2
+    assert sum(isinstance(record, Gap) for record in records) == gaps
+    assert replay.figures.unlike == 0
