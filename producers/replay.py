@@ -3,7 +3,8 @@
 Pure: `Replay.feed` takes a frame and returns the records that it makes. The session is driven by what the journal
 says happened: a received frame is received again, at its time; before a frame that was sent, the session's timers are
 let run until it sends that frame itself. So requests, snapshots, entries and gaps have their first times and
-identities. What the session sent for somebody else (a search, a diagnosis) it is asked to send again.
+identities. What the session sent for somebody else (a search, a diagnosis) it is asked to send again; its goodbye
+after the hours is known by what it withdraws.
 
 Not in a journal, and therefore not replayed: statuses, how a connection was cut (a gap's `cause` may have other words),
 and the gap before the first connection, which an earlier process would have to remember.
@@ -12,6 +13,7 @@ and the gap before the first connection, which an earlier process would have to 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
@@ -34,9 +36,17 @@ _EARLY: Final = 0.005
 _LATE: Final = 0.01
 """Real seconds by which a timer may have been late: within them, a received frame is taken to have come first."""
 
+_LATEST: Final = 1.0
+"""Real seconds by which a timer may have been late that made the session send, as the journal's time shows."""
+
 
 class Figures(msgspec.Struct):
-    """What a replay has come to. `lost` frames are missing numbers, `skipped` ones came before a LOGIN was seen."""
+    """What a replay has come to.
+
+    `lost` frames are missing numbers, `skipped` ones came before a LOGIN was seen. `unlike` are requests that only the
+    journal or only the replay has. That a goodbye has begun within the hours is in no frame: what would have been asked
+    for meanwhile is among them.
+    """
 
     connections: int = 0
     frames: int = 0
@@ -163,11 +173,18 @@ class _Producer:
             return []  # The echo comes with its PING.
         records = self._run(session, now, until=now.t + _EARLY, text=frame.text)
         if not self._has_sent(frame.text):
-            records += self._do(session.ask(frame.text, now), now.at)
+            records += self._do(self._decided(session, frame.text, now), now.at)
             records += self._run(session, now, until=now.t + 1.0, text=frame.text)
             if not self._has_sent(frame.text):
                 self._figures.unlike += 1
         return records
+
+    def _decided(self, session: Session, text: str, now: Moment) -> list[Action]:
+        """Have a request sent that is none of the session's own: after the hours a goodbye, else somebody else's."""
+        request = frames.request(text)
+        if request.trnm == "CNSRCLR" and session.registered(request.seq) and (rest := self._calendar.rest(now.at)):
+            return session.clear(now, "resting", rest.cause)
+        return session.ask(text, now)
 
     def _receiving(self, session: Session, frame: Frame, now: Moment) -> list[Record]:
         records = self._run(session, now, until=now.t - self._late)
@@ -184,11 +201,17 @@ class _Producer:
             due = session.deadline
             if due is None or due > until:
                 break
-            # A timer that made the session send is dated as the journal has it; what else it did, as it was due.
-            exact = text is not None and due > now.t - 1.0
-            at = now.at if exact else self._begun + timedelta(seconds=due * self._header.speed)
-            records += self._do(session.tick(Moment(max(due, now.t) if exact else due, at)), at)
+            moment = Moment(due, self._begun + timedelta(seconds=due * self._header.speed))
+            if text is not None and due > now.t - _LATEST and self._sends(session, moment):
+                # What made the session send was as late as the journal has it. Anything else was in time: to do it
+                # with the frame would put off what it is followed by, up to a request at another moment.
+                moment = Moment(max(due, now.t), now.at)
+            records += self._do(session.tick(moment), moment.at)
         return records
+
+    def _sends(self, session: Session, now: Moment) -> bool:
+        """Whether a tick at this moment would make the session send. A copy is asked, which shares our calendar."""
+        return any(isinstance(action, Send) for action in copy.deepcopy(session, {id(self): self}).tick(now))
 
     def _has_sent(self, text: str) -> bool:
         """Whether the session has sent this text; what it sent before and the journal lacks is forgotten."""

@@ -494,6 +494,10 @@ class Session:
         """Whether somebody else's request would be sent."""
         return self._sending and self._leaving_by is None
 
+    def registered(self, seq: str) -> bool:
+        """Whether the condition of this number is one of ours, and registered."""
+        return (subscription := self._by_seq.get(seq)) is not None and subscription.registered
+
     def closed(self, cause: str, now: Moment) -> list[Action]:
         """The connection is gone."""
         if self._leaving_by is not None:
@@ -513,12 +517,14 @@ class Session:
 
     def _first_wait(self) -> float:
         waits = [self._login_by, self._list_by, self._ping_by, self._list_again_at, self._leaving_by]
-        for subscription in self._subscriptions.values():
-            waits += (subscription.reply_by, subscription.again_at, subscription.audit_at, subscription.forget_at)
-        waits += (search.reply_by for search in self._searches.values())
+        if self._leaving_by is None:  # While leaving, `_due` gives up nothing of these.
+            for subscription in self._subscriptions.values():
+                waits += (subscription.reply_by, subscription.again_at, subscription.audit_at, subscription.forget_at)
+            waits += (search.reply_by for search in self._searches.values())
+            waits += (asked + _LATEST for _, _, asked in self._asides)
+            waits.append(self._prices.reply_by)
         if self._sending and (sendable := [item.not_before for item in self._queue if not self._blocked(item)]):
             waits.append(max(self._next_send, min(sendable)))
-        waits.append(self._prices.reply_by)
         if self._pricing and (ready_at := self._prices.ready_at) is not None and (free := self._free_at()) is not None:
             waits.append(max(ready_at, free))
         return min((wait for wait in waits if wait is not None), default=math.inf)
@@ -1251,7 +1257,7 @@ class Session:
         if self._pricing and self._prices.tick(now.t):
             self._ignore("register-unanswered")
             self._actions.append(Priced(standing=self._prices.standing))
-        self._asides = [aside for aside in self._asides if now.t - aside[2] < _LATEST]
+        self._asides = [aside for aside in self._asides if now.t < aside[2] + _LATEST]
         if _passed(self._list_again_at, now):
             self._list_again_at = None
             self._ask_list()

@@ -40,11 +40,6 @@ ABOUT_CONDITIONS = {
 }  # fmt: skip
 ALONE = {"zombie"}
 """Drawn only where it is asked for: what another fault leaves behind may end the connection before its audits."""
-OF_PRICES = {
-    "refuse-some-reg", "rate-limited-reg", "silent-reg", "deaf-reg", "few-slots", "drop-reg", "forget-prices",
-    "padded-charts", "broken-charts", "refuse-charts",
-}  # fmt: skip
-"""Of prices and charts, which these days never ask for: to draw one would be to disturb nothing."""
 ZOMBIE = (3.0, 250.0)
 """Least and most seconds of a `zombie`. It tells of itself only through an audit, so the connection is left to live
 until each condition has had one: whatever ends it before takes the evidence along."""
@@ -204,7 +199,7 @@ class _Driver:
         self._dropped = dropped
         self._report = report
         self._calm_until = 0.0
-        self._names = sorted(only or (STANDING.keys() | MOMENTARY.keys()) - UNTELLABLE - ALONE - OF_PRICES | {KILLED})
+        self._names = sorted(only or (STANDING.keys() | MOMENTARY.keys()) - UNTELLABLE - ALONE | {KILLED})
 
     def plan(self, begin: float, end: float, new: Callable[[dict[str, datetime]], Producer]) -> None:
         minute = begin

@@ -732,6 +732,17 @@ def test_the_reply_to_somebody_elses_search_is_not_taken_for_a_snapshot() -> Non
     assert talk.state("CCI") == "live"
 
 
+def test_an_audit_goes_on_when_somebody_elses_search_is_answered_no_more() -> None:
+    talk = live("CCI", timing=Timing(audit_after=20.0))
+    talk.did(talk.session.ask(search := '{"trnm":"CNSRREQ","seq":"3","search_type":"0"}', talk.now))
+    talk.wait_for(search)
+    asked = talk.t
+    talk.wait(29.0)
+    assert talk.sent[-1] == search
+    talk.wait_for('{"trnm":"CNSRREQ","seq":"3","search_type":"0","stex_tp":"K","cont_yn":"N","next_key":""}')
+    assert talk.t == asked + 30.0
+
+
 def test_a_registration_that_a_question_finds_lost_is_made_anew() -> None:
     talk = Talk("CCI")
     talk.listed()

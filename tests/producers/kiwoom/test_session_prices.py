@@ -187,6 +187,15 @@ def test_saying_goodbye_clears_conditions_and_asks_for_no_prices() -> None:
     assert talk.session.over
 
 
+def test_an_unanswered_request_for_prices_is_not_waited_for_while_leaving() -> None:
+    talk = live("순위")
+    price(talk, "005930")
+    wait_for(talk, reg("005930"))
+    talk.wait(4.5)
+    talk.did(talk.session.clear(talk.now))
+    assert talk.session.deadline == talk.t + Timing().goodbye_reply
+
+
 def test_with_the_market_clock_there_is_one_code_less() -> None:
     assert [live("순위", market_clock=clock).session._prices.standing.limit for clock in (False, True)] == [200, 199]
 
