@@ -54,8 +54,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `since` is when the current or last visit began. `changed_at`, `session` and `received_at` are those of the record
     that last made it enter or leave, and `place` is where this record stood in what its session heard: when it came,
-    in which frame, as which entry. `doubted` is the session whose snapshot said otherwise and was left alone, until it
-    says more. `seen` holds a mark of every record's `id` that was about it today.
+    in which frame, as which entry. `doubted` are session and time of a snapshot that said otherwise and was left
+    alone, until that session says more. `seen` holds a mark of every record's `id` that was about it today.
     """
 
     date: date
@@ -67,7 +67,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: str = ""
     received_at: datetime | None = None
     place: Place | None = None
-    doubted: str = ""
+    doubted: tuple[str, datetime] | None = None
     seen: tuple[str, ...] = ()
     position: int = -1
 
@@ -213,21 +213,23 @@ def _event(state: State, day: Day, event: ConditionEvent, position: int, effect:
     if member.position >= position:
         effect.ignored.append(Ignored("replayed", code))
         return day
-    doubter = member.doubted == event.session
+    doubt = member.doubted[1] if member.doubted is not None and member.doubted[0] == event.session else None
+    if doubt is not None:
+        member = msgspec.structs.replace(member, doubted=None)
     if member.date > day.date or (mark in member.seen and not _follows(member, event)):
         effect.ignored.append(Ignored("repeat", code))
-        if doubter and member.date == day.date:
-            effect.members[code] = msgspec.structs.replace(member, doubted="", position=position)
+        if doubt is not None and member.date == day.date:
+            effect.members[code] = msgspec.structs.replace(member, position=position)
         return day
     kind: Literal["entered", "exited"] = "entered" if event.action == "hit" else "exited"
     changes: list[tuple[Literal["entered", "exited"], Origin]] = []
     if _is_late(member, event):
-        member = msgspec.structs.replace(member, doubted="") if doubter else member
         effect.ignored.append(Ignored("late", code))
     elif member.inside != (event.action == "hit"):
         changes = [(kind, "realtime")]
-    elif doubter:
-        # Its snapshot was right. The change that it knew of comes from another session yet, too late to count.
+    elif doubt is not None and event.at > doubt:
+        # Its snapshot was right, and what that knew of comes from another session yet, too late to count. In the
+        # snapshot's own second nobody can tell: there it may still come in time.
         changes = [("exited" if member.inside else "entered", "snapshot"), (kind, "realtime")]
     else:
         member = _affirmed(member, event)
@@ -254,7 +256,9 @@ def _snapshot(state: State, day: Day, snapshot: ConditionSnapshot, position: int
             pass
         elif _is_newer(member, snapshot):
             effect.ignored.append(Ignored("left-alone", code))
-            effect.members[code] = msgspec.structs.replace(member, doubted=snapshot.session, position=position)
+            effect.members[code] = msgspec.structs.replace(
+                member, doubted=(snapshot.session, snapshot.at), position=position
+            )
         else:
             kind: Literal["entered", "exited"] = "exited" if member.inside else "entered"
             visit, changed = _change(member, kind, snapshot, member.exchange)
@@ -385,7 +389,7 @@ def _change(
         session=record.session,
         received_at=record.received_at,
         place=_place(record),
-        doubted="",
+        doubted=None,
     )
     return member, after
 

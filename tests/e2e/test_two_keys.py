@@ -3,9 +3,8 @@
 Two real processes of one account, real Kafka, a market that moves. The races inside a second are those of
 `tests/producers/test_two_sessions.py`; here it is shown that nothing between a socket and a topic adds one.
 
-The market's clock runs twice as fast as the processes'. What a producer says later than two seconds of that clock after it
-happened may be late for good, when another has joined meanwhile: a faster clock would make that of a
-pause that is none in life.
+The market's clock runs twice as fast as the processes'. What a producer says more than two seconds of that clock after
+it happened may be late for good where another has joined meanwhile; a faster clock would make that of a short stall.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Condition:
     seen: set[str] = field(default_factory=set)
     told: list[Transition] = field(default_factory=list)
     words: dict[str, Word] = field(default_factory=dict)
-    doubts: dict[str, str] = field(default_factory=dict)  # by stock, the session whose snapshot was not believed
+    doubts: dict[str, ConditionSnapshot] = field(default_factory=dict)  # by stock, the one that was not believed
     snapshots: list[ConditionSnapshot] = field(default_factory=list)
     open_gaps: list[Gap] = field(default_factory=list)
     heard: list[datetime] = field(default_factory=list)
@@ -136,9 +136,13 @@ class Condition:
             outputs += self.end_day()
         if today != self.day:
             self.begin(today)
-        doubted = isinstance(record, ConditionEvent) and self.doubts.get(record.code) == record.session
-        if isinstance(record, ConditionEvent) and doubted:
-            del self.doubts[record.code]
+        doubted = False
+        if isinstance(record, ConditionEvent) and record.code in self.doubts:
+            doubt = self.doubts[record.code]
+            if doubt.session == record.session:
+                # In the snapshot's own second nobody can tell which was first.
+                doubted = record.at > doubt.at
+                del self.doubts[record.code]
         if record.id in self.seen and not self.undoes(record):
             return outputs
         self.seen.add(record.id)
@@ -215,7 +219,7 @@ class Condition:
             if (code in snapshot.codes) == (code in inside):
                 continue
             if word is not None and word.session != snapshot.session and word.at > snapshot.at - timedelta(seconds=2):
-                self.doubts[code] = snapshot.session
+                self.doubts[code] = snapshot
                 continue
             if code in snapshot.codes:
                 exchanges = [transition.exchange for transition in self.of(code)] or ["KRX"]

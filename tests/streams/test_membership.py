@@ -261,6 +261,16 @@ CASES: dict[str, tuple[list[ConditionRecord], list[str], list[str]]] = {
         ],
         ["left-alone", "late", "repeat"],
     ),
+    "in the second of a snapshot that was left alone a hit may be of before it": (
+        [
+            event("hit", "09:00:29", session="b"),
+            snapshot([], "09:00:30.500"),
+            event("hit", "09:00:30"),
+            event("exit", "09:00:30", session="b"),
+        ],
+        ["entered 005930 1 realtime", "exited 005930 1 realtime"],
+        ["left-alone", "repeat"],
+    ),
     "a snapshot that was left alone was behind where its session hears the change that it did not know": (
         [
             event("hit", "09:00:29", session="b"),
