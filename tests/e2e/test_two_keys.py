@@ -97,8 +97,7 @@ def told(changes: Iterable[tuple[str, str, str, int]], market: Iterable[Any], re
     for condition, code in sorted({change[:2] for change in changes}):
         lines += [f"--- {condition} {code}", *(str(event) for event in market if event["code"] == code)]
         for record in records:
-            if getattr(record, "condition", "") == condition:
-                if getattr(record, "code", code) == code:
-                    inside = f"inside: {code in record.codes} " if isinstance(record, events.ConditionSnapshot) else ""
-                    lines.append(f"{inside}{str(record)[:600]}")
+            if getattr(record, "condition", "") == condition and getattr(record, "code", code) == code:
+                inside = f"inside: {code in record.codes} " if isinstance(record, events.ConditionSnapshot) else ""
+                lines.append(f"{inside}{str(record)[:600]}")
     return "\n".join(lines)
