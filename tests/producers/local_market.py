@@ -1,19 +1,22 @@
 """A local market for a test of the doctor's, and the table's rows run at once.
 
-The rows wait far more than they work, so each runs in a thread with an event loop of its own.
+The rows wait far more than they work, so each runs in a thread with an event loop of its own. Market, producer and
+doctor share that loop, and its clock goes only while all of them wait: to be slow is no silence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import selectors
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,48 @@ AT_ONCE = 5
 
 # To invent a day takes a quarter of a second of one core: were it done by all at once, nobody else's clock would hold.
 _INVENTING = threading.Lock()
+
+
+class _Waits(selectors.DefaultSelector):
+    """Counts the seconds in which nothing was to be done; of a wait that was overslept only what was asked for."""
+
+    _MOST = 0.05
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = time.monotonic()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        most = self._MOST if timeout is None else min(max(timeout, 0.0), self._MOST)
+        begun = time.monotonic()
+        ready = super().select(most)
+        self.waited += min(time.monotonic() - begun, most)
+        return ready
+
+
+class Unhurried(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands while it works, or while the machine lets it wait to work."""
+
+    def __init__(self) -> None:
+        self._waits = _Waits()
+        super().__init__(self._waits)
+
+    def time(self) -> float:
+        return self._waits.waited
+
+
+def unhurried(work: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end."""
+    with asyncio.Runner(loop_factory=Unhurried) as runner:
+        runner.run(work)
+
+
+_BEGAN = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+
+
+def now() -> datetime:
+    """What the frames of the running loop are stamped with."""
+    return _BEGAN + timedelta(seconds=asyncio.get_running_loop().time())
 
 
 @dataclass
@@ -119,7 +164,7 @@ def at_once(
     with ThreadPoolExecutor(AT_ONCE, "row") as pool:
 
         def run(name: str) -> None:
-            asyncio.run(row(name, folders.mktemp("row")))
+            unhurried(row(name, folders.mktemp("row")))
 
         running: dict[str, Future[None]] = {name: pool.submit(run, name) for name in names}
         try:
