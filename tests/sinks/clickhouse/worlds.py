@@ -92,7 +92,9 @@ def write_markets(client: Client, seeds: range) -> tuple[date, date]:
                     at = _micros(day, m.minute)
                     sample = code in rehearsed.untouched
                     heard = at + _MINUTE
-                    bars.append((day, code, "1m", at, m.open, m.high, m.low, m.close, m.volume, sample, heard, "", 0, 0))
+                    bars.append(
+                        (day, code, "1m", at, m.open, m.high, m.low, m.close, m.volume, sample, heard, "", 0, 0)
+                    )
         if len(bars) > _CHUNK or seed == seeds[-1]:
             _store(client, hits, bars, quotes)
     return _FIRST + timedelta(days=28 * seeds[0]), day
