@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import selectors
 import socket
 import threading
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import httpx
 import pytest
@@ -36,6 +37,7 @@ BUSY, BUSY_SEQ = "등락률 5~15%", "0"
 SECRET = "local-secret-key"
 KEY = "local-app-key"
 AT_ONCE = 5
+P = ParamSpec("P")
 
 # To invent a day takes a quarter of a second of one core: were it done by all at once, nobody else's clock would hold.
 _INVENTING = threading.Lock()
@@ -69,10 +71,15 @@ class Unhurried(asyncio.SelectorEventLoop):
         return self._waits.waited
 
 
-def unhurried(work: Coroutine[Any, Any, None]) -> None:
-    """Run it to its end."""
-    with asyncio.Runner(loop_factory=Unhurried) as runner:
-        runner.run(work)
+def unhurried(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A coroutine function as one that runs on such a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=Unhurried) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
 
 
 _BEGAN = datetime.now(UTC) - timedelta(seconds=time.monotonic())
@@ -164,7 +171,7 @@ def at_once(
     with ThreadPoolExecutor(AT_ONCE, "row") as pool:
 
         def run(name: str) -> None:
-            unhurried(row(name, folders.mktemp("row")))
+            unhurried(row)(name, folders.mktemp("row"))
 
         running: dict[str, Future[None]] = {name: pool.submit(run, name) for name in names}
         try:

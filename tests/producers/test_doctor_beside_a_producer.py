@@ -283,11 +283,8 @@ async def judge(name: str, tmp_path: Path) -> None:
                 assert {gap.cause for gap in producer.gaps} <= {"its registration was lost"}
 
 
-def test_a_fresh_connection_is_lent_to_one_at_a_time_and_only_if_nothing_is_live(tmp_path: Path) -> None:
-    unhurried(borrow(tmp_path))
-
-
-async def borrow(tmp_path: Path) -> None:
+@unhurried
+async def test_a_fresh_connection_is_lent_to_one_at_a_time_and_only_if_nothing_is_live(tmp_path: Path) -> None:
     async with market() as local, running(local, tmp_path) as producer:
         await until(lambda: len(producer.live) == 2)
         with pytest.raises(NotLent, match="would be interrupted"):
@@ -305,13 +302,10 @@ async def borrow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("live", "sure"), [(True, "possible"), (False, "likely")], ids=["while conditions are live", "when nothing is"]
 )
-def test_a_scheduled_diagnosis_takes_a_fresh_connection_only_where_nothing_is_live(
+@unhurried
+async def test_a_scheduled_diagnosis_takes_a_fresh_connection_only_where_nothing_is_live(
     live: bool, sure: str, tmp_path: Path
 ) -> None:
-    unhurried(diagnose_by_schedule(live, sure, tmp_path))
-
-
-async def diagnose_by_schedule(live: bool, sure: str, tmp_path: Path) -> None:
     async with market() as local:
         if not live:
             await local.fault("silent-cnsrreq")
