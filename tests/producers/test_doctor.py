@@ -21,6 +21,9 @@ from streams.events import Frame
 
 from .local_market import BUSY, BUSY_SEQ, KEY, NAME, SECRET, SEQ, Market, at_once, market, now, on
 
+# Real seconds: those of the rows are longer on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 PATIENCE = 0.6
 
 

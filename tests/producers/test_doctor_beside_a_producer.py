@@ -30,6 +30,9 @@ from streams.events import Gap, Record, Status
 
 from .local_market import BUSY, KEY, NAME, SECRET, SEQ, Market, at_once, market, now, on, unhurried
 
+# Real seconds: those of the rows are longer on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 PATIENCE = 0.6
 QUICK = Timing(
     login_pause=0.05, send_spacing=0.02, clear_pause=0.02, reply_deadline=PATIENCE, list_deadline=1.0,
