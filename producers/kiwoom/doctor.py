@@ -395,6 +395,8 @@ class _Doctor:
             yield from self._begin()
         if not self.case.connected and self.borrowed == self.case.borrowed:
             yield from self._without_session()
+        elif self.borrowed and self._sent("LOGIN") and _last(self.log, frames.ListReply) is None:
+            yield from self._beginning()
         yield from self._list()
         if self.case.up_to_list:
             return self.signed(
@@ -442,6 +444,12 @@ class _Doctor:
         self._unanswered_beginning(facts)
         if not (yield from self._reconnect(facts)):
             raise _Stop(Verdict(cause="connection-lost", sure="likely", facts=facts))
+
+    def _beginning(self) -> _Part[None]:
+        """The producer has just logged in, and its CNSRLST may be unanswered yet: it gets the time that any request is
+        given. One of ours beside it would be a race of two timers, the producer's to give the session up and ours."""
+        yield from self._do(Listen(seconds=self.case.patience))
+        self._unanswered_beginning({"message": self.case.session})
 
     def _unanswered_beginning(self, facts: dict[str, Fact]) -> None:
         """Stop where the log ends with a LOGIN that was refused, or a LOGIN or CNSRLST that was never answered."""

@@ -116,8 +116,8 @@ async def market(tmp_path: Path) -> AsyncIterator[Market]:
         )
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-            async with asyncio.timeout(30):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            async with asyncio.timeout(60):
                 await up.wait()
             yield Market(port, tmp_path, http)
     finally:
@@ -186,7 +186,7 @@ async def producing(kiwoom: KiwoomSettings, kafka: str, folder: Path) -> AsyncIt
         )
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not words or words[-1] is not None:
                 assert not task.done()
                 await asyncio.sleep(0.05)
@@ -194,7 +194,7 @@ async def producing(kiwoom: KiwoomSettings, kafka: str, folder: Path) -> AsyncIt
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((task,), timeout=15)
+            await asyncio.wait((task,), timeout=60)
 
 
 @pytest.mark.kafka
@@ -222,7 +222,7 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
         await market.fault("no-search-while-live")
         sure = await market.run("doctor", "--fresh", "--lang", "ko")
         assert "실시간 중 단건 조회 불가 – 확인됨  [search-while-live (#9)" in sure.stdout, sure.stdout
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while words[-1] is not None:
                 await asyncio.sleep(0.05)
         (anew,) = (await market.http.get("/local/state")).json()["sessions"]
@@ -230,7 +230,7 @@ async def test_beside_a_running_producer_its_session_is_used_and_not_taken(marke
         assert anew["conditions"] == before["conditions"]
         assert REGISTRY.get_sample_value("hitstream_producer_gaps_total", {"condition": NAME}) == gaps + 1
         await market.fault("displaced")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while words[-1] is None:
                 await asyncio.sleep(0.05)
         displaced = await market.run("doctor", "--json")
@@ -247,7 +247,7 @@ async def test_a_good_verdict_names_the_records_that_a_dead_kafka_does_not_take(
     spool.append(Spooled("hitstream.status", b"k", b"{}", 0.0))
     spool.close()
     async with producing(kiwoom, "127.0.0.1:9", market.folder / "producer"):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             shared = state_folder(kiwoom.state_dir, kiwoom.websocket_url)
             while not (await look(shared, key)).stranded:
                 await asyncio.sleep(0.05)

@@ -175,8 +175,8 @@ async def market(kafka: str, tmp_path: Path) -> AsyncIterator[Market]:
         )
     )  # fmt: skip
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-            async with asyncio.timeout(30):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            async with asyncio.timeout(90):
                 await up.wait()
             yield Market(port, kafka, tmp_path, http, clock)
     finally:
@@ -251,18 +251,18 @@ async def running(market: Market) -> AsyncIterator[None]:
         )
     )  # fmt: skip
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not words or words[-1] is not None:
                 assert not task.done()
                 await asyncio.sleep(0.05)
         yield
     finally:
         task.cancel()
-        await asyncio.wait((task,), timeout=15)
+        await asyncio.wait((task,), timeout=60)
 
 
 async def said(market: Market, state: str) -> Status:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while True:
             found = await hit_codes.statuses(market.kafka, f"bars/{market.account}/")
             if found and found[0].state == state:

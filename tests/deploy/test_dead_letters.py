@@ -525,18 +525,18 @@ async def working(kafka: str, now: Callable[[], datetime]) -> AsyncIterator[None
     )
     try:
         waiting = asyncio.create_task(ready.wait())
-        await asyncio.wait({task, waiting}, timeout=40, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, waiting}, timeout=90, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         assert ready.is_set(), task
         yield
     finally:
         task.cancel()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             await asyncio.gather(task, return_exceptions=True)
 
 
 async def eventually(found: Callable[[], Any]) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not (result := await found()):
             await asyncio.sleep(0.1)
         return result

@@ -109,7 +109,7 @@ async def last(kafka: str, component: str) -> Status | None:
 
 
 async def until(kafka: str, component: str, state: str) -> Status:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (status := await last(kafka, component)) is None or status.state != state:
             await asyncio.sleep(0.05)
         return status

@@ -30,11 +30,11 @@ watch_lifeline()
 health = Health(0, handed_over())
 health.ready(None)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-time.sleep(60)
+time.sleep(600)
 """
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
@@ -58,10 +58,10 @@ class Made:
 async def running(made: Made) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group, httpx.AsyncClient() as client:
         group.create_task(made.child.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await made.child.wait_ready(client)
         yield
-        await made.child.stop(5.0)
+        await made.child.stop(60.0)
 
 
 async def test_a_killed_role_is_restarted_and_said_so(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ async def test_a_role_that_ignores_the_stop_is_killed(tmp_path: Path, monkeypatc
 
 async def test_a_role_that_is_stopped_between_two_starts_does_not_start_again(tmp_path: Path) -> None:
     made = Made(tmp_path, "sys.exit(1)")
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(made.child.run())
         await until(lambda: any("starts again" in line for line in made.said))
-        await made.child.stop(5.0)
+        await made.child.stop(60.0)
     assert made.child.pid is None
     assert made.child.restarts == 0
 
@@ -149,7 +149,7 @@ asyncio.run(main())
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    assert child.wait(timeout=10) in (0, None)
+    assert child.wait(timeout=60) in (0, None)
 
 
 def test_the_lifeline_is_nothing_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,25 @@
 """A local market for a test of the doctor's, and the table's rows run at once.
 
-The rows wait far more than they work, so each runs in a thread with an event loop of its own.
+The rows wait far more than they work, so each runs in a thread with an event loop of its own. Market, producer and
+doctor share that loop, and its clock hardly moves but while all of them wait: to be slow is no silence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import selectors
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import httpx
 import pytest
@@ -33,9 +37,60 @@ BUSY, BUSY_SEQ = "등락률 5~15%", "0"
 SECRET = "local-secret-key"
 KEY = "local-app-key"
 AT_ONCE = 5
+P = ParamSpec("P")
 
 # To invent a day takes a quarter of a second of one core: were it done by all at once, nobody else's clock would hold.
 _INVENTING = threading.Lock()
+
+
+class _Waits(selectors.DefaultSelector):
+    """Counts the seconds in which nothing was to be done – of a wait that was overslept only what was asked for – and
+    a tenth of the others: whoever looks again until something is due would look for ever at a clock that stands."""
+
+    _MOST = 0.05
+    _WORK = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = self._ended = time.monotonic()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        most = self._MOST if timeout is None else min(max(timeout, 0.0), self._MOST)
+        begun = time.monotonic()
+        ready = super().select(most)
+        worked, self._ended = begun - self._ended, time.monotonic()
+        self.time += min(self._ended - begun, most) + worked * self._WORK
+        return ready
+
+
+class Unhurried(asyncio.SelectorEventLoop):
+    """An event loop whose clock hardly moves while it works, or while the machine lets it wait to work."""
+
+    def __init__(self) -> None:
+        self._waits = _Waits()
+        super().__init__(self._waits)
+
+    def time(self) -> float:
+        return self._waits.time
+
+
+def unhurried(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A coroutine function as one that runs on such a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=Unhurried) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+_BEGAN = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+
+
+def now() -> datetime:
+    """What the frames of the running loop are stamped with."""
+    return _BEGAN + timedelta(seconds=asyncio.get_running_loop().time())
 
 
 @dataclass
@@ -119,7 +174,7 @@ def at_once(
     with ThreadPoolExecutor(AT_ONCE, "row") as pool:
 
         def run(name: str) -> None:
-            asyncio.run(row(name, folders.mktemp("row")))
+            unhurried(row)(name, folders.mktemp("row"))
 
         running: dict[str, Future[None]] = {name: pool.submit(run, name) for name in names}
         try:

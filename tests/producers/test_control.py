@@ -63,7 +63,7 @@ class Session:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -169,7 +169,7 @@ async def test_nonsense_is_answered_and_harms_nobody(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(address.socket)
         for line in (b"\xff\xfe\n", b"[]\n", b'{"ask":"everything"}\n'):
             writer.write(line)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 assert b"error" in await reader.readline()
         writer.close()
         assert (await look(tmp_path, "k")).pid == 1

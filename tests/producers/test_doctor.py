@@ -19,7 +19,10 @@ from producers.kiwoom.examination import Examination, Examiner
 from producers.kiwoom.line import OwnLine, own_line
 from streams.events import Frame
 
-from .local_market import BUSY, BUSY_SEQ, KEY, NAME, SECRET, SEQ, Market, at_once, market, on
+from .local_market import BUSY, BUSY_SEQ, KEY, NAME, SECRET, SEQ, Market, at_once, market, now, on
+
+# Real seconds: those of the rows are longer on a busy machine.
+pytestmark = pytest.mark.timeout(900)
 
 PATIENCE = 0.6
 
@@ -157,7 +160,7 @@ async def examine(row: Row, folder: Path) -> tuple[Examination, Market]:
         if row.does:
             token = await tokens.get()
             line = await stack.enter_async_context(
-                own_line(local.url, secrets=[token], spacing=row.spacing, echo=row.echo)
+                own_line(local.url, secrets=[token], now=now, spacing=row.spacing, echo=row.echo)
             )
             await suffer(line, token, local, row.does)
         options_: dict[str, Any] = {"wanted": ((NAME, ""), (BUSY, "")), "pause": row.pause} | row.case

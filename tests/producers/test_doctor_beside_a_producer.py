@@ -28,7 +28,10 @@ from producers.kiwoom.token import short_name
 from producers.settings import ConditionSource, KiwoomSettings
 from streams.events import Gap, Record, Status
 
-from .local_market import BUSY, KEY, NAME, SECRET, SEQ, Market, at_once, market, on
+from .local_market import BUSY, KEY, NAME, SECRET, SEQ, Market, at_once, market, now, on, unhurried
+
+# Real seconds: those of the rows are longer on a busy machine.
+pytestmark = pytest.mark.timeout(900)
 
 PATIENCE = 0.6
 QUICK = Timing(
@@ -43,7 +46,7 @@ class Producer:
     def __init__(self, market: Market, folder: Path, names: Sequence[str], *, key: str, stex_tp: Any = "K") -> None:
         self.folder, self.key = folder, short_name(key)
         self.records: list[Record] = []
-        self.conditions = Conditions("main", self.key, names, datetime.now(UTC))
+        self.conditions = Conditions("main", self.key, names, now())
         self.tokens = market.tokens(folder, key)
         self.client = Client(
             url=market.url,
@@ -53,7 +56,7 @@ class Producer:
             stex_tp=stex_tp,
             timing=QUICK,
             backoff=Backoff(first=0.05, most=0.2, closed=0.2),
-            now=lambda: datetime.now(UTC),
+            now=now,
             handler=self,
             on_frame=lambda frame: self.board.on_frame(frame),  # noqa: PLW0108 – the board comes later
         )
@@ -72,7 +75,7 @@ class Producer:
         )
 
     def connecting(self, connection: str) -> None:
-        self.records += self.conditions.connecting(connection, datetime.now(UTC))
+        self.records += self.conditions.connecting(connection, now())
 
     def handle(self, actions: Sequence[Action], now: Moment, *, frame: bool) -> None:
         for action in actions:
@@ -80,7 +83,7 @@ class Producer:
         self.conditions.told()
 
     def disconnected(self, cause: str, state: Any) -> None:
-        self.records += self.conditions.disconnected(cause, datetime.now(UTC), state)
+        self.records += self.conditions.disconnected(cause, now(), state)
         self.board.lost(cause)
 
     async def room(self) -> None:
@@ -283,6 +286,7 @@ async def judge(name: str, tmp_path: Path) -> None:
                 assert {gap.cause for gap in producer.gaps} <= {"its registration was lost"}
 
 
+@unhurried
 async def test_a_fresh_connection_is_lent_to_one_at_a_time_and_only_if_nothing_is_live(tmp_path: Path) -> None:
     async with market() as local, running(local, tmp_path) as producer:
         await until(lambda: len(producer.live) == 2)
@@ -301,6 +305,7 @@ async def test_a_fresh_connection_is_lent_to_one_at_a_time_and_only_if_nothing_i
 @pytest.mark.parametrize(
     ("live", "sure"), [(True, "possible"), (False, "likely")], ids=["while conditions are live", "when nothing is"]
 )
+@unhurried
 async def test_a_scheduled_diagnosis_takes_a_fresh_connection_only_where_nothing_is_live(
     live: bool, sure: str, tmp_path: Path
 ) -> None:

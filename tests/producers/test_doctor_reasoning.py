@@ -217,6 +217,38 @@ def test_what_a_producer_without_a_session_asks_just_now_is_given_time(
     assert verdict.sure == ("proved" if ended and cause == "connection-lost" else sure)
 
 
+@pytest.mark.parametrize(
+    "history",
+    [log(ASKS_LOGIN), log(ASKS_LOGIN, (0.1, "<", LOGIN_OK)), log(ASKS_LOGIN, (0.1, "<", LOGIN_OK), ASKS_LIST)],
+)
+@pytest.mark.parametrize("ended", ["", "CNSRLST was not answered within 5 s"])
+def test_a_producer_whose_list_is_asked_for_just_now_is_not_asked_for_another(
+    history: tuple[Seen, ...], ended: str
+) -> None:
+    """Else it would depend on whose patience ends first whether the list is proved to be silent, or likely."""
+    case = Case(history=history, borrowed=True, session="listing", patience=7.0)
+
+    def after(heard: tuple[Seen, ...], ended: str) -> Verdict | Ask:
+        diagnosis = diagnose(case)
+        step: Any = next(diagnosis)
+        try:
+            while not isinstance(step, Listen):
+                assert isinstance(step, Finding)
+                step = diagnosis.send(Outcome())
+            assert step.seconds == 7.0
+            step = diagnosis.send(Outcome(frames=heard, ended=ended))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        assert isinstance(step, Ask)
+        return step
+
+    heard = log((0.1, "<", LOGIN_OK), ASKS_LIST)[len(history) - 1 :]
+    verdict = after(heard, ended)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.cause, verdict.sure) == ("list-silent", "likely")
+    assert isinstance(after((*heard, *log((0.3, "<", LISTED))), ""), Ask)
+
+
 def test_replies_are_matched_by_number_and_kind_and_never_by_position() -> None:
     found = exchanges(
         log(

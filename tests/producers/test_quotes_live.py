@@ -79,7 +79,7 @@ async def world(**rules: Any) -> AsyncIterator[World]:
         )
     )  # fmt: skip
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as local:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=150) as local:
             async with asyncio.timeout(150):
                 await up.wait()
             yield World(key, port, clock, local)
@@ -118,7 +118,7 @@ async def producing(
         yield frames
     finally:
         task.cancel()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await asyncio.wait([task])
 
 
@@ -332,7 +332,7 @@ async def said(kafka: str, account: str) -> list[Status]:
     await consumer.start()
     found = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(150):
             while not found:
                 for records in (await consumer.getmany(timeout_ms=500)).values():
                     statuses = [msgspec.json.decode(r.value, type=Status) for r in records if b"session/" in r.key]
@@ -364,7 +364,7 @@ async def journalled(kafka: str, connection: str, last: Frame) -> list[Frame]:
     await consumer.start()
     found: list[Frame] = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(150):
             while not found or (found[-1].direction, found[-1].number) != (last.direction, last.number):
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     found += [msgspec.json.decode(r.value, type=Frame) for r in records if r.key == connection.encode()]

@@ -23,6 +23,8 @@ from producers.kiwoom.token import Tokens
 from producers.searches import NoSuchCondition, Run, SearchFailed, due, missed, next_run, planned
 from streams.events import KST, SearchResult, SearchRow
 
+from .local_market import unhurried
+
 NAME = "등락률 5~15%"
 
 
@@ -93,6 +95,7 @@ def free() -> int:
         return int(probe.getsockname()[1])
 
 
+@unhurried
 async def test_all_pages_are_one_result(tmp_path: Path, free: int) -> None:
     async with world(tmp_path, free, page=2) as kiwoom:
         await kiwoom.http.post("/local/pause")
@@ -104,6 +107,7 @@ async def test_all_pages_are_one_result(tmp_path: Path, free: int) -> None:
     assert all(row.price and row.name and 4 < (row.change_rate or 0) < 16 for row in result.rows)
 
 
+@unhurried
 async def test_a_scheduled_result_has_the_identity_of_its_run(tmp_path: Path, free: int) -> None:
     at = datetime(2026, 3, 9, 15, 37, tzinfo=KST)
     async with world(tmp_path, free) as kiwoom:
@@ -113,6 +117,7 @@ async def test_a_scheduled_result_has_the_identity_of_its_run(tmp_path: Path, fr
     assert first.scheduled_for == at
 
 
+@unhurried
 async def test_silent_searches_are_answered_from_the_realtime_side_with_prices(tmp_path: Path, free: int) -> None:
     async with world(tmp_path, free) as kiwoom:
         await kiwoom.http.post("/local/pause")
@@ -127,12 +132,14 @@ async def test_silent_searches_are_answered_from_the_realtime_side_with_prices(t
     assert state["sessions"][0]["conditions"] == []  # cleared again
 
 
+@unhurried
 async def test_a_condition_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, free: int) -> None:
     async with world(tmp_path, free) as kiwoom:
         with pytest.raises(NoSuchCondition, match=r"없는 조건.*등락률"):
             await kiwoom.search("없는 조건")
 
 
+@unhurried
 async def test_silence_for_both_kinds_is_said(tmp_path: Path, free: int) -> None:
     async with world(tmp_path, free) as kiwoom:
         await kiwoom.fault("silent-cnsrreq")

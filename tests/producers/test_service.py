@@ -168,11 +168,11 @@ class Role:
 
     async def stop(self) -> None:
         self.task.cancel()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await asyncio.wait([self.task])
 
 
-async def until(condition: Callable[[], object], within: float = 20.0) -> None:
+async def until(condition: Callable[[], object], within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.01)
@@ -221,7 +221,7 @@ async def published(address: str, account: str, kind: type[R], enough: Callable[
     found: list[R] = []
     await consumer.start()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not enough(found):
                 for records in (await consumer.getmany(timeout_ms=100)).values():
                     for record in records:
@@ -292,7 +292,7 @@ async def test_the_listed_stocks_are_published(kafka: str, account: str, tmp_pat
         )
         await consumer.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (listed := _listed(await consumer.getone())) != (b"005930", "삼성전자", 71500):
                     pass  # the broker is shared: others have published their own lists
         finally:
@@ -433,7 +433,7 @@ async def test_a_ping_is_echoed_while_kafka_is_away_and_nothing_is_lost(
         for n in range(20):
             await kiwoom.hit(f"{n:06d}")
         await kiwoom.push({"trnm": "PING"})
-        await until(lambda: kiwoom.echoes == 1, within=5)
+        await until(lambda: kiwoom.echoes == 1)
         await asyncio.to_thread(broker.start)
         records = await told(broker.address, account, 21)
     hits = list(dict.fromkeys(r.code for r in records if isinstance(r, ConditionEvent)))
@@ -485,11 +485,11 @@ async def test_a_long_absence_of_kafka_goes_to_the_disk_and_loses_nothing(
         await until(lambda: list(tmp_path.rglob("*.spool")))
         await kiwoom.hit("000300")
         await kiwoom.push({"trnm": "PING"})
-        await until(lambda: kiwoom.echoes == 1, within=5)
+        await until(lambda: kiwoom.echoes == 1)
         assert role.words[-1] is None, "the session does not go on"
         await asyncio.to_thread(broker.start)
         records = await told(broker.address, account, 302)
-        await until(lambda: not list(tmp_path.rglob("*.spool")), within=30)
+        await until(lambda: not list(tmp_path.rglob("*.spool")))
     hits = list(dict.fromkeys(r.code for r in records if isinstance(r, ConditionEvent)))
     assert hits == [f"{n:06d}" for n in range(301)]
     assert not any(isinstance(r, Gap) for r in records)

@@ -30,7 +30,7 @@ def stock(number: int) -> Stock:
     return Stock(code=f"{number:06d}", name=f"stock {number}", market="KOSPI", received_at=WHEN)
 
 
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -126,7 +126,7 @@ class Feed:
 
     async def settled(self, total: int) -> None:
         """Wait until the group has committed so many records."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while sum((await self.committed()).values()) != total:
                 await asyncio.sleep(0.1)
 
@@ -166,7 +166,7 @@ async def dead_letters(bootstrap: str, topic: str, count: int) -> list[DeadLette
     await consumer.start()
     found: list[DeadLetter] = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(found) < count:
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     letters = (msgspec.json.decode(r.value, type=DeadLetter | Redrive) for r in records)
@@ -250,7 +250,7 @@ async def test_what_a_store_hangs_on_is_lag(feed: Feed) -> None:
 
     await feed.send(*map(stock, range(6)), partition=0)
     async with feed.sink(Hanging()):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await held.wait()
         assert lag() == 6
         free.set()

@@ -261,7 +261,7 @@ async def administering(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def eventually(condition: Callable[[], Any], within: float = 40.0) -> Any:
+async def eventually(condition: Callable[[], Any], within: float = 90.0) -> Any:
     """Wait until the awaitable that `condition` makes is true."""
     async with asyncio.timeout(within):
         while not (result := await condition()):

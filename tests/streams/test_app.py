@@ -123,7 +123,7 @@ async def working(kafka: str, app_id: str, now: Callable[[], datetime]) -> Async
     )
     try:
         waiting = asyncio.create_task(ready.wait())
-        await asyncio.wait({task, waiting}, timeout=40, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, waiting}, timeout=90, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if task.done():
             task.result()
@@ -131,7 +131,7 @@ async def working(kafka: str, app_id: str, now: Callable[[], datetime]) -> Async
         yield
     finally:
         task.cancel()
-        async with asyncio.timeout(6):
+        async with asyncio.timeout(60):
             await asyncio.gather(task, return_exceptions=True)
 
 

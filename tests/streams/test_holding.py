@@ -169,7 +169,7 @@ async def test_a_batch_of_many_outputs_is_sent_in_parts(tmp_path: Path, monkeypa
     await worker._derive(tp, [recommended(offset) for offset in range(5)])
     assert passed == [2, 4, 5]
     broker.acknowledge(0)
-    await asyncio.wait_for(eventually_ahead(worker, tp), 5)
+    await asyncio.wait_for(eventually_ahead(worker, tp), 60)
     assert worker._holdings[tp].ahead == 2
     for number in (1, 2):
         broker.acknowledge(number)

@@ -71,7 +71,7 @@ def step(number: int) -> list[Any]:
     return [*hits, *exits]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("durable")
 async def test_an_outage_ends_without_a_hand(broker: Any, tmp_path: Path) -> None:
     """Kafka away at the start, amid work, amid recovery and at the end: the worker goes on, and nothing is lost."""

@@ -321,12 +321,12 @@ async def working(kafka: str) -> AsyncIterator[asyncio.Task[None]]:
     )
     try:
         waiting = asyncio.create_task(ready.wait())
-        await asyncio.wait({task, waiting}, timeout=40, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, waiting}, timeout=90, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         yield task
     finally:
         task.cancel()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             await asyncio.gather(task, return_exceptions=True)
 
 
@@ -336,7 +336,7 @@ async def collected(kafka: str, topic: topics.Topic, enough: Callable[[list[Any]
     await consumer.start()
     found: list[Any] = []
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not enough(found):
                 for records in (await consumer.getmany(timeout_ms=100)).values():
                     found += records

@@ -223,7 +223,7 @@ async def test_a_worker_that_hangs_is_replaced_and_the_work_is_done(fresh_kafka:
 
     async with role.running():
         await publish(fresh_kafka, [hit("005930", 0)])
-        await eventually(recommended, within=100)
+        await eventually(recommended, within=240)
         assert role.child.restarts == 3
 
     log = role.log.read_text()

@@ -87,7 +87,7 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             server.end(signal.SIGKILL)
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 90) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not condition():

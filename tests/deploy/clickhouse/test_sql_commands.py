@@ -208,7 +208,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def until(self, text: str, seconds: float = 30) -> str:
+    def until(self, text: str, seconds: float = 90) -> str:
         """What is printed up to a text."""
         printed, deadline = "", time.monotonic() + seconds
         while text not in printed:
@@ -264,7 +264,7 @@ def test_a_conversation_has_a_session_errors_cancelling_and_a_history(
     assert "code 47" in talk.until("hitstream> ")
     talk.type("SELECT count() FROM numbers(100000000000) WHERE number % 5 = 1;\n")
     running = "SELECT count() FROM system.processes WHERE query LIKE '%numbers(100000000000) WHERE number % 5%'"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while server.sql(running) != "2":  # itself and the other
         assert time.monotonic() < deadline
     talk.process.send_signal(signal.SIGINT)

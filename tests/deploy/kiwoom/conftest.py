@@ -23,7 +23,7 @@ from streams.events import KST
 
 MONDAY_TEN = datetime(2026, 3, 9, 10, 0, tzinfo=KST)
 KEYS = {"grant_type": "client_credentials", "appkey": "local-app-key", "secretkey": "local-secret-key"}
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 def free_port() -> int:

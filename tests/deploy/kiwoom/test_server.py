@@ -143,11 +143,12 @@ async def test_a_bad_token_is_answered_before_the_connection_closes(start: Start
 
 
 async def test_a_restart_goes_on_with_the_day(start: Start, tmp_path: Path) -> None:
-    local = await start(state_dir=tmp_path, speed=60.0)
+    clock = Clock(MONDAY_TEN, 60.0)
+    local = await start(state_dir=tmp_path, clock=clock)
     token = await local.token()
     before = await local.truth()
     await local.stop()
-    again = await start(state_dir=tmp_path, speed=60.0, at=later(MONDAY_TEN, 60), port=local.port)
+    again = await start(state_dir=tmp_path, at=later(clock.now(), 60), port=local.port)
     truth = await again.truth()
     assert truth["total"] > before["total"]
     assert truth["events"][: before["total"]] == before["events"]

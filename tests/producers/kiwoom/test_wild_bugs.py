@@ -234,7 +234,7 @@ LIVED: list[Callable[[], Awaitable[None]]] = [
 @pytest.mark.parametrize("bug", LIVED, ids=lambda bug: bug.__name__)
 async def test_a_bug_in_living(bug: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shell, "connect", lambda url, **_: Kiwoom.at[url].open())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await bug()
 
 
@@ -369,6 +369,6 @@ async def running(kiwoom: Kiwoom, calendar: Calendar | None = None) -> AsyncIter
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)

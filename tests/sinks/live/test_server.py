@@ -24,7 +24,7 @@ from sinks.live.stream import MAX_TICK, MIN_TICK, Broadcaster, ClientLimits, nex
 from sinks.settings import LiveSettings
 from streams.events import ConfigError, HitstreamError, Record
 
-DEADLINE = 20.0  # s, for whatever a test waits for
+DEADLINE = 60.0  # s, for whatever a test waits for
 
 
 class Clock:

@@ -26,7 +26,7 @@ from sinks.live.hub import Hub
 from sinks.live.server import application, listen, serve
 from sinks.live.stream import MOST_OFFSETS, Broadcaster, folded, is_ahead, parse_event_id
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 LOG = [transition(f"{n:06d}", at=NINE + timedelta(seconds=n)) for n in range(400)]
 
 

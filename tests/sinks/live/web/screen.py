@@ -42,7 +42,7 @@ from streams.events import (
     transition_id,
 )
 
-DEADLINE: Final = 20.0  # s, for whatever a test waits for
+DEADLINE: Final = 60.0  # s, for whatever a test waits for
 NINE: Final = datetime(2026, 3, 4, 9, 0, tzinfo=KST).astimezone(UTC)
 NAMES: Final = {
     "005930": "삼성전자",
