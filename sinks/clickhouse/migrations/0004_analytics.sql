@@ -751,7 +751,7 @@ ORDER BY date, opened_at, code
 SETTINGS join_use_nulls = 0
 COMMENT 'How each recommendation fared: reference, price now or at the close, best and worst since';
 
-CREATE OR REPLACE VIEW data_quality AS
+CREATE OR REPLACE VIEW data_heard AS
 WITH
     heard AS
     (
@@ -792,18 +792,6 @@ WITH
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'subscription'
         GROUP BY date, account, condition
     ),
-    prices AS
-    (
-        SELECT
-            date,
-            account,
-            condition,
-            countIf(reference IS NULL) AS without_price,
-            countIf(complete = 0) AS without_bars
-        FROM condition_returns(from_date = {from_date:Date}, to_date = {to_date:Date}, cost = 0)
-        WHERE horizon = '1m'
-        GROUP BY date, account, condition
-    ),
     samples AS
     (
         SELECT date, uniqExact(code) AS sampled
@@ -832,9 +820,22 @@ SELECT
     g.causes AS causes,
     ifNull(s.not_live_seconds, 0) AS not_live_seconds,
     s.troubles AS troubles,
+    ifNull(n.sampled, 0) AS sample_stocks
+FROM keys AS k
+LEFT JOIN heard AS h ON h.date = k.date AND h.account = k.account AND h.condition = k.condition
+LEFT JOIN holes AS g ON g.date = k.date AND g.account = k.account AND g.condition = k.condition
+LEFT JOIN states AS s ON s.date = k.date AND s.account = k.account AND s.condition = k.condition
+LEFT JOIN samples AS n ON n.date = k.date
+ORDER BY date, account, condition
+SETTINGS join_use_nulls = 0
+COMMENT 'What was heard of each condition on each day and what was not, but for prices';
+
+CREATE OR REPLACE VIEW data_quality AS
+SELECT
+    h.* EXCEPT sample_stocks,
     ifNull(p.without_price, 0) AS without_price,
     ifNull(p.without_bars, 0) AS without_bars,
-    ifNull(n.sampled, 0) AS sample_stocks,
+    h.sample_stocks AS sample_stocks,
     arrayFilter(word -> word != '', [
         if(gaps > 0, 'gaps', ''),
         if(revealed > 0 OR inferred_exits > 0, 'unseen', ''),
@@ -842,12 +843,19 @@ SELECT
         if(without_price > 0, 'prices', ''),
         if(without_bars > 0, 'bars', ''),
         if(sample_stocks = 0, 'sample', '')]) AS lacks
-FROM keys AS k
-LEFT JOIN heard AS h ON h.date = k.date AND h.account = k.account AND h.condition = k.condition
-LEFT JOIN holes AS g ON g.date = k.date AND g.account = k.account AND g.condition = k.condition
-LEFT JOIN states AS s ON s.date = k.date AND s.account = k.account AND s.condition = k.condition
-LEFT JOIN prices AS p ON p.date = k.date AND p.account = k.account AND p.condition = k.condition
-LEFT JOIN samples AS n ON n.date = k.date
+FROM data_heard(from_date = {from_date:Date}, to_date = {to_date:Date}) AS h
+LEFT JOIN
+(
+    SELECT
+        date,
+        account,
+        condition,
+        countIf(reference IS NULL) AS without_price,
+        countIf(complete = 0) AS without_bars
+    FROM condition_returns(from_date = {from_date:Date}, to_date = {to_date:Date}, cost = 0)
+    WHERE horizon = '1m'
+    GROUP BY date, account, condition
+) AS p ON p.date = h.date AND p.account = h.account AND p.condition = h.condition
 ORDER BY date, account, condition
 SETTINGS join_use_nulls = 0
 COMMENT 'What each day lacks, for each condition';
