@@ -643,6 +643,7 @@ WITH
             account,
             code,
             recommendation_id,
+            bitShiftLeft(toUInt64(toUInt16(date)), 48) + reinterpretAsUInt64(toString(code)) AS place,
             min(opened_at) AS opened,
             min(recommendations.received_at) AS known_since,
             argMax(state, revision) AS state,
@@ -654,52 +655,83 @@ WITH
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date}
         GROUP BY date, account, code, recommendation_id
     ),
-    points AS
-    (
-        SELECT date, code, at, source, price, high, low
-        FROM stock_prices(from_date = {from_date:Date}, to_date = {to_date:Date})
-        WHERE code IN (SELECT code FROM openings)
-    ),
-    referred AS
+    -- Copies of a quote are the same: no FINAL. Of a bar the one that was fetched last counts.
+    quoted AS
     (
         SELECT
-            o.date AS date,
-            o.account AS account,
-            o.code AS code,
+            bitShiftLeft(toUInt64(toUInt16(date)), 48) + reinterpretAsUInt64(toString(code)) AS place,
+            received_at AS at,
+            price,
+            high,
+            low
+        FROM quotes
+        WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM openings)
+    ),
+    minutes AS
+    (
+        SELECT
+            bitShiftLeft(toUInt64(toUInt16(date)), 48) + reinterpretAsUInt64(toString(code)) AS place,
+            toTimeZone(bars.at, 'UTC') AS at,
+            open,
+            close,
+            high,
+            low
+        FROM bars FINAL
+        WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM openings)
+    ),
+    bought AS
+    (
+        SELECT
             o.recommendation_id AS recommendation_id,
-            o.opened AS opened,
-            o.state AS state,
-            o.cause AS cause,
-            o.changed_at AS changed_at,
-            o.score AS score,
-            o.conditions AS conditions,
+            o.date AS date,
+            o.place AS place,
             ifNull(b.listed, 0) AS complete,
             ifNull(p.found, 0) AND (complete OR p.at < o.known_since + INTERVAL 1 MINUTE) AS known,
             if(known, p.at, toDateTime64(0, 6, 'UTC')) AS bought_at,
-            if(known, toNullable(p.price), NULL) AS reference,
+            if(known, p.price, 0) AS paid,
             if(known, p.source, '') AS source
         FROM openings AS o
-        ASOF LEFT JOIN (SELECT date, code, at, source, price, toNullable(1) AS found FROM points WHERE source != 'close') AS p
-            ON o.date = p.date AND o.code = p.code AND o.known_since < p.at
-        LEFT JOIN (SELECT DISTINCT date, code, toNullable(1) AS listed FROM points WHERE source = 'close') AS b
-            ON b.date = o.date AND b.code = o.code
+        ASOF LEFT JOIN
+        (
+            SELECT place, at, 'quote' AS source, price, toNullable(1) AS found FROM quoted
+            UNION ALL
+            SELECT place, at, 'open' AS source, open AS price, toNullable(1) AS found FROM minutes
+        ) AS p ON o.place = p.place AND o.known_since < p.at
+        LEFT JOIN
+        (
+            SELECT DISTINCT date, code, toNullable(1) AS listed
+            FROM bars
+            WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date}
+        ) AS b ON b.date = o.date AND b.code = o.code
     ),
     since AS
     (
         SELECT
-            r.recommendation_id AS recommendation_id,
-            r.date AS date,
-            max((p.high, -toUnixTimestamp64Micro(p.began))) AS best,
-            min((p.low, toUnixTimestamp64Micro(p.began))) AS worst,
-            max((toUnixTimestamp64Micro(p.at), p.price)) AS last
-        FROM referred AS r
-        INNER JOIN
+            recommendation_id,
+            date,
+            any(complete) AS complete,
+            any(known) AS known,
+            any(bought_at) AS bought_at,
+            any(paid) AS paid,
+            any(source) AS source,
+            maxIf((high, -micros), later) AS best,
+            minIf((low, micros), later) AS worst,
+            maxIf((micros + is_bar * 60000000, price), later) AS last
+        FROM
         (
-            SELECT date, code, at, if(source = 'close', at - INTERVAL 1 MINUTE, at) AS began, source, price, high, low
-            FROM points
-            WHERE source != 'open'
-        ) AS p ON p.date = r.date AND p.code = r.code
-        WHERE r.known AND if(p.source = 'close', p.began >= r.bought_at, p.began > r.bought_at)
+            SELECT
+                b.*,
+                p.*,
+                toUnixTimestamp64Micro(p.began) AS micros,
+                b.known AND (p.began > b.bought_at OR p.began = b.bought_at AND p.is_bar) AS later
+            FROM bought AS b
+            LEFT JOIN
+            (
+                SELECT place AS p_place, at AS began, 0 AS is_bar, price, high, low FROM quoted
+                UNION ALL
+                SELECT place AS p_place, at AS began, 1 AS is_bar, close AS price, high, low FROM minutes
+            ) AS p ON p.p_place = b.place
+        )
         GROUP BY recommendation_id, date
     ),
     daily AS
@@ -727,22 +759,22 @@ SELECT
     r.state AS state,
     r.cause AS cause,
     if(r.state = 'closed', toNullable(r.changed_at), NULL) AS closed_at,
-    r.reference AS reference,
-    if(r.known, toNullable(r.bought_at), NULL) AS reference_at,
-    r.source AS source,
-    if(r.known, coalesce(d.close, if(s.last.1 > 0, toNullable(s.last.2), NULL), r.reference), NULL) AS price,
-    if(r.known, d.close IS NOT NULL, false) AS is_close,
-    (price / r.reference - 1) * 100 - {cost:Float64} AS return,
-    if(r.known, greatest(if(s.last.1 > 0, s.best.1, 0), r.reference), NULL) AS best_price,
-    (best_price / r.reference - 1) * 100 - {cost:Float64} AS best,
-    if(r.known, if(best_price > r.reference, (-s.best.2 - toUnixTimestamp64Micro(r.bought_at)) / 6e7, 0), NULL) AS minutes_to_best,
-    if(r.known, if(s.last.1 > 0, least(s.worst.1, r.reference), r.reference), NULL) AS worst_price,
-    (worst_price / r.reference - 1) * 100 - {cost:Float64} AS worst,
-    if(r.known, if(worst_price < r.reference, (s.worst.2 - toUnixTimestamp64Micro(r.bought_at)) / 6e7, 0), NULL) AS minutes_to_worst,
-    r.complete AS complete,
+    if(s.known, toNullable(s.paid), NULL) AS reference,
+    if(s.known, toNullable(s.bought_at), NULL) AS reference_at,
+    s.source AS source,
+    if(s.known, coalesce(d.close, if(s.last.1 > 0, toNullable(s.last.2), NULL), s.paid), NULL) AS price,
+    if(s.known, d.close IS NOT NULL, false) AS is_close,
+    (price / s.paid - 1) * 100 - {cost:Float64} AS return,
+    if(s.known, greatest(if(s.last.1 > 0, s.best.1, 0), s.paid), NULL) AS best_price,
+    (best_price / s.paid - 1) * 100 - {cost:Float64} AS best,
+    if(s.known, if(best_price > s.paid, (-s.best.2 - toUnixTimestamp64Micro(s.bought_at)) / 6e7, 0), NULL) AS minutes_to_best,
+    if(s.known, if(s.last.1 > 0, least(s.worst.1, s.paid), s.paid), NULL) AS worst_price,
+    (worst_price / s.paid - 1) * 100 - {cost:Float64} AS worst,
+    if(s.known, if(worst_price < s.paid, (s.worst.2 - toUnixTimestamp64Micro(s.bought_at)) / 6e7, 0), NULL) AS minutes_to_worst,
+    s.complete AS complete,
     toUInt64(arrayCount(span -> toDate(span.1, 'Asia/Seoul') <= r.date AND span.2 > r.opened
         AND has(r.conditions, span.3), g.spans)) AS gaps
-FROM referred AS r
+FROM openings AS r
 LEFT JOIN since AS s ON s.recommendation_id = r.recommendation_id AND s.date = r.date
 LEFT JOIN daily AS d ON d.date = r.date AND d.code = r.code
 LEFT JOIN holes AS g ON g.account = r.account
