@@ -634,6 +634,7 @@ GROUP BY account, condition, date, minute
 ORDER BY account, condition, minute
 COMMENT 'Hits and exits of each condition per minute (KST)';
 
+-- `place` is the date and the code's six characters as one number, by which joins are several times faster than by both.
 CREATE OR REPLACE VIEW recommendation_performance AS
 WITH
     openings AS
@@ -655,6 +656,10 @@ WITH
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date}
         GROUP BY date, account, code, recommendation_id
     ),
+    codes AS
+    (
+        SELECT DISTINCT code FROM recommendations WHERE date BETWEEN {from_date:Date} AND {to_date:Date}
+    ),
     -- Copies of a quote are the same: no FINAL. Of a bar the one that was fetched last counts.
     quoted AS
     (
@@ -665,7 +670,7 @@ WITH
             high,
             low
         FROM quotes
-        WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM openings)
+        WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM codes)
     ),
     minutes AS
     (
@@ -677,7 +682,7 @@ WITH
             high,
             low
         FROM bars FINAL
-        WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM openings)
+        WHERE interval = '1m' AND date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM codes)
     ),
     bought AS
     (
@@ -738,7 +743,7 @@ WITH
     (
         SELECT date, code, toNullable(close) AS close
         FROM bars FINAL
-        WHERE interval = '1d' AND date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM openings)
+        WHERE interval = '1d' AND date BETWEEN {from_date:Date} AND {to_date:Date} AND code IN (SELECT code FROM codes)
     ),
     holes AS
     (
