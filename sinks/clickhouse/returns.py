@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -37,26 +37,30 @@ _AT_ONCE: Final = 6  # days, newest first: then today's are looked at again, how
 _MARGIN: Final = timedelta(seconds=90)
 _NEXT_DAY: Final = timedelta(days=14)  # as far as `condition_returns` looks for a next open
 _FIRST_DAY: Final = date(1970, 1, 1)
+_LAST_DAY: Final = date(2100, 1, 1)
 _SECONDS: Final = 120  # of one question; a busy day takes some
 
-_CAME: Final = """
+CAME: Final = """
 SELECT 'hits' AS what, date AS day, max(inserted_at) AS newest FROM transitions
-WHERE date >= {first:Date} GROUP BY day
+WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
 UNION ALL
 SELECT 'quotes' AS what, date AS day, max(inserted_at) AS newest FROM quotes
-WHERE date >= {first:Date} GROUP BY day
+WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
 UNION ALL
 SELECT interval AS what, date AS day, max(inserted_at) AS newest FROM bars
-WHERE interval IN ('1m', '1d') AND date >= {first:Date} GROUP BY what, day
+WHERE interval = '1m' AND date BETWEEN {first:Date} AND {last:Date}
+    OR interval = '1d' AND date BETWEEN {first:Date} AND {last:Date} + 14
+GROUP BY what, day
 UNION ALL
 SELECT 'gaps' AS what, arrayJoin(arrayMap(n -> toDate(from_at, 'Asia/Seoul') + n,
     range(toUInt32(least(15, greatest(1, dateDiff('day', from_at, to_at, 'Asia/Seoul') + 1)))))) AS day,
     max(inserted_at) AS newest
-FROM gaps WHERE date >= {first:Date} GROUP BY day
+FROM gaps WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
 UNION ALL
 SELECT 'filled' AS what, date AS day, max(filled_at) AS newest FROM hit_returns
-WHERE date >= {first:Date} AND account = '' AND entry = 0 GROUP BY day
+WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND entry = 0 GROUP BY day
 """
+"""The rows that `stale` and `kept` judge by, for the dates from `first` to `last`."""
 
 # The day's own row last, in the same block as the hits'.
 _FILL: Final = """
@@ -94,12 +98,13 @@ _INSERT: Final[dict[str, Any]] = {
 }
 
 
-def stale(came: Iterable[tuple[str, date, datetime]]) -> list[date]:
+def stale(came: Iterable[tuple[str, date, datetime]], behind: timedelta) -> list[date]:
     """The days whose figures may no longer be what `condition_returns` says, newest first.
 
     Args:
         came: of each kind (`hits`, `quotes`, `1m`, `1d`, `gaps`, `filled`) and day when the last of it came. Days
-            without hits need none; what came less than `_MARGIN` before a fill may have been missed by it.
+            without hits need none.
+        behind: how long after the day's fill the last may have come; less than nothing if before it.
     """
     newest: dict[str, dict[date, datetime]] = {}
     for what, day, at in came:
@@ -112,20 +117,35 @@ def stale(came: Iterable[tuple[str, date, datetime]]) -> list[date]:
         following = next((each for each in daily if each > day), None)
         if following is not None and following - day <= _NEXT_DAY:
             known.append(newest["1d"][following])
-        if day not in filled or max(known) > filled[day] - _MARGIN:
+        if day not in filled or max(known) > filled[day] + behind:
             found.append(day)
     return sorted(found, reverse=True)
+
+
+def kept(
+    came: Sequence[tuple[str, date, datetime]], first: date, last: date, behind: timedelta = timedelta(0)
+) -> datetime | None:
+    """When the last of these days was filled, if all of them may be told out of `hit_returns`; else None.
+
+    Args:
+        came: as for `stale`.
+        behind: how much later than the fill of its day the last may have come.
+    """
+    if any(first <= day <= last for day in stale(came, behind)):
+        return None
+    filled = {day: at for what, day, at in came if what == "filled" and first <= day <= last}
+    return filled[max(filled)] if filled else None
 
 
 async def look(client: AsyncClient, first: date = _FIRST_DAY) -> list[date]:
     """The stale days from `first` on, newest first."""
     answer = await client.query(
-        _CAME,
-        parameters={"first": first},
+        CAME,
+        parameters={"first": first, "last": _LAST_DAY},
         settings={"max_execution_time": _SECONDS, "max_threads": 1},
         tz_mode="aware",
     )
-    return stale((what, day, at) for what, day, at in answer.result_rows if day >= first)
+    return stale(((what, day, at) for what, day, at in answer.result_rows if day >= first), -_MARGIN)
 
 
 async def fill(client: AsyncClient, day: date) -> None:

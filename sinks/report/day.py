@@ -120,7 +120,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     `going_on`: it was not over at `asked_at`. `trading`: the calendar's word, None where it was not asked.
     `recommended` counts all of the day's, `gains` are the returns of those with a price, the best first; `best` and
     `worst` are the ends of the ranking, `unpriced` those without a price. `bars` is what the producers last said of the
-    day's bars.
+    day's bars. `kept_at` is when the day's returns were worked out, None if that was for this report.
     """
 
     date: dt.date
@@ -138,6 +138,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     worst: tuple[Recommended, ...] = ()
     unpriced: tuple[Recommended, ...] = ()
     bars: tuple[str, ...] = ()
+    kept_at: datetime | None = None
 
     @property
     def accounts(self) -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 """A day's report read from ClickHouse, through the analytics views and by SQL alone: any server will do.
 
+What became of hits is told out of `hit_returns`, which is several times faster, where nothing came since it was filled;
+while the day goes on, where that is less than `_BEHIND` old. Else it is worked out.
+
 How a figure is computed, docs/analytics.md says; nothing is computed here but which recommendations are shown.
 """
 
@@ -16,8 +19,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 from streams.events import KST, HitstreamError
 
 from ..clickhouse.connection import first_line
+from ..clickhouse.returns import CAME, kept
 from .day import SHOWN, ConditionDay, Day, Gap, Performance, Recommended, minute_of
 
+_BEHIND: Final = timedelta(minutes=5)
 _NOT_THERE: Final = frozenset({36, 46, 47, 60, 81})  # a parameter, view, column, table or database
 
 
@@ -59,7 +64,10 @@ def read(
     at = {"from_date": day, "to_date": day, "cost": cost}
     best, worst, unpriced, gains, count = _ranked(_rows(client, _RECOMMENDATIONS, at))
     lines = _lines(_rows(client, _LINES, at | {"codes": sorted({each.code for each in best + worst})}))
-    quality = _rows(client, _QUALITY, at)
+    came = [tuple(row.values()) for row in _rows(client, CAME, {"first": span_from, "last": day})]
+    behind = _BEHIND if asked_at < closes else timedelta(0)
+    kept_at, span_kept_at = kept(came, day, day, behind), kept(came, span_from, day, behind)
+    quality = _rows(client, _of("data_quality", _QUALITY, kept_at), at)
     return Day(
         date=day,
         asked_at=asked_at,
@@ -73,8 +81,8 @@ def read(
             most=_rows(client, _MOST, at),
             dwell=_rows(client, _DWELL, at),
             activity=_rows(client, _ACTIVITY, at),
-            today=_rows(client, _PERFORMANCE, at),
-            span=_rows(client, _PERFORMANCE, at | {"from_date": span_from}),
+            today=_rows(client, _of("condition_performance", _PERFORMANCE, kept_at), at),
+            span=_rows(client, _of("condition_performance", _PERFORMANCE, span_kept_at), at | {"from_date": span_from}),
         ),
         gaps=tuple(
             Gap(
@@ -95,13 +103,14 @@ def read(
         bars=tuple(
             f"{row['state']}: {row['cause']}" if row["cause"] else row["state"] for row in _rows(client, _BARS, at)
         ),
+        kept_at=kept_at.astimezone(KST) if kept_at else None,
     )
 
 
 _QUALITY: Final = """
-SELECT * FROM data_quality(from_date = {from_date:Date}, to_date = {to_date:Date}) ORDER BY account, condition"""
+SELECT * FROM {view}(from_date = {from_date:Date}, to_date = {to_date:Date}) ORDER BY account, condition"""
 _PERFORMANCE: Final = """
-SELECT * FROM condition_performance(from_date = {from_date:Date}, to_date = {to_date:Date}, cost = {cost:Float64})"""
+SELECT * FROM {view}(from_date = {from_date:Date}, to_date = {to_date:Date}, cost = {cost:Float64})"""
 _DWELL: Final = "SELECT * FROM condition_dwell(from_date = {from_date:Date}, to_date = {to_date:Date})"
 _ACTIVITY: Final = """
 SELECT account, condition, toUnixTimestamp(minute) AS minute, hits
@@ -149,10 +158,14 @@ WHERE startsWith(component, 'bars/') AND figures['day'] = toFloat64(toYYYYMMDD({
 GROUP BY component ORDER BY component"""
 
 
+def _of(view: str, statement: str, kept_at: datetime | None) -> str:
+    return statement.replace("{view}", f"{view}_stored" if kept_at else view)
+
+
 def _rows(client: Client, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = {name: value for name, value in parameters.items() if f"{{{name}:" in statement}
     try:
-        return list(client.query(statement, parameters=given).named_results())
+        return list(client.query(statement, parameters=given, tz_mode="aware").named_results())
     except Error as error:
         if error.code in _NOT_THERE:
             raise NotMigrated(

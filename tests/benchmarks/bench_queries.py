@@ -2,8 +2,8 @@
 
 `past.py` makes the rows. By default 250 trading days of 20,000 transitions, as many events, 200,000 quotes and 76,000
 minute bars: 5 million transitions and 50 million quotes, about 1.5 GB and some minutes. `HITSTREAM_TEST_DAYS`,
-`HITSTREAM_TEST_TRANSITIONS` and `HITSTREAM_TEST_QUOTES` (of a day) change that. Each query is asked as its caller asks
-it, once to warm up and `HITSTREAM_TEST_ROUNDS` times; told is the time until all rows are with the client.
+`HITSTREAM_TEST_TRANSITIONS` and `HITSTREAM_TEST_QUOTES` (of a day) change that. Each query is its caller's own, asked
+as it asks it, once to warm up and `HITSTREAM_TEST_ROUNDS` times; told is the time until all rows are with the client.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from harness import ROUNDS, Result, keep
 
 from sinks.clickhouse.connection import connect, connect_async, first_line
 from sinks.clickhouse.migrate import migrate
-from sinks.clickhouse.returns import fill, look
+from sinks.clickhouse.returns import CAME, fill, look
+from sinks.live import history
+from sinks.report import reading
 from sinks.settings import ClickHouseSettings
 
 DAYS = int(os.environ.get("HITSTREAM_TEST_DAYS", "250"))
@@ -40,21 +42,9 @@ SCALE = past.Scale(
 )
 MONTH = 21
 
-OF_A_DAY = {
-    "transitions, newest 200": """
-        SELECT id, account, condition, code, exchange, kind, origin, date, entry, at, since, dwell, initial, gap_from,
-            gap_to, event_id, session, received_at
-        FROM transitions FINAL WHERE date = {day:Date} ORDER BY received_at DESC, id DESC LIMIT 200""",
-    "transitions of one condition, newest 200": """
-        SELECT id, code, kind, entry, at, since, dwell, received_at FROM transitions FINAL
-        WHERE date = {day:Date} AND condition = '조건 7' ORDER BY received_at DESC, id DESC LIMIT 200""",
-    "events with names, newest 200": """
-        SELECT e.id AS id, condition, code, s.name AS name, action, at, e.received_at AS received_at
-        FROM condition_events AS e FINAL LEFT JOIN (SELECT code, name FROM stocks FINAL) AS s USING (code)
-        WHERE date = {day:Date} ORDER BY received_at DESC, entry DESC, id DESC LIMIT 200""",
-    "minute bars of a stock": """
-        SELECT at, open, high, low, close, volume FROM bars FINAL
-        WHERE interval = '1m' AND date = {day:Date} AND code = {code:String} ORDER BY at""",
+Asked = tuple[str, dict[str, Any]]
+
+FREE = {
     "quotes of a stock": """
         SELECT received_at, price, high, low FROM quotes FINAL
         WHERE date = {day:Date} AND code = {code:String} ORDER BY received_at""",
@@ -71,6 +61,8 @@ OF_A_DAY = {
         WHERE date = {day:Date} AND kind = 'entered' GROUP BY condition, minute ORDER BY condition, minute""",
     "rec_stocks": "SELECT * FROM rec_stocks WHERE recommendation_date = {day:Date}",
 }
+"""What anybody may ask."""
+
 VIEWS = {
     "condition_performance": "cost = 0.23",
     "condition_performance_stored": "cost = 0.23",
@@ -79,16 +71,45 @@ VIEWS = {
     "condition_activity": "",
     "recommendation_performance": "cost = 0.23",
     "data_quality": "",
+    "data_quality_stored": "",
 }
-OF_ALL = {
-    "a stock's visits in the last 365 days": """
-        SELECT date, account, condition, countIf(kind = 'entered') AS visits, min(at), max(at) FROM transitions FINAL
-        WHERE code = {code:String} AND date BETWEEN {day:Date} - 365 AND {day:Date}
-        GROUP BY date, account, condition ORDER BY date DESC, account, condition LIMIT 5000""",
-    "daily bars of a stock, 365 days": """
-        SELECT at, open, high, low, close, volume FROM bars FINAL
-        WHERE interval = '1d' AND date BETWEEN {day:Date} - 365 AND {day:Date} AND code = {code:String} ORDER BY at""",
-}
+
+
+def of_dashboard(day: date, code: str) -> dict[str, Asked]:
+    """What `sinks.live.history` asks, by what it is for."""
+    page = {"day": day, "account": "", "condition": "", "code": "", "kind": "", "id": "", "step": 0, "limit": 200}
+    page["at"] = "2200-01-01 00:00:00.000000"
+    of_stock = {"code": code, "day": day, "first": day - timedelta(days=365), "last": day}
+    week = {"first": day - timedelta(days=6), "last": day}
+    return {
+        "transitions, newest 200": (history._TRANSITIONS, page),
+        "transitions of one condition, newest 200": (history._TRANSITIONS, page | {"condition": "조건 7"}),
+        "events with names, newest 200": (history._EVENTS, page),
+        "minute bars of a stock": (history._MINUTES, of_stock),
+        "daily bars of a stock, 365 days": (history._DAYS, of_stock),
+        "a stock's visits in the last 365 days": (history._HISTORY, of_stock),
+        "performance of a week, whether it is kept": (history._FILLED, week),
+    }
+
+
+def of_report(day: date, codes: list[str]) -> dict[str, Asked]:
+    """What `sinks.report.reading` asks beside the views' own figures, which are asked as in `VIEWS`."""
+    at = {"from_date": day, "to_date": day, "cost": 0.23}
+    month = {"first": day - timedelta(days=28), "last": day, "cost": 0.23}
+    return {
+        "report: whether 28 days are kept": (CAME, month),
+        "report: performance of 28 days, kept": (
+            reading._PERFORMANCE.replace("{view}", "condition_performance_stored"),
+            at | {"from_date": month["first"]},
+        ),
+        "report: recommendations": (reading._RECOMMENDATIONS, at),
+        "report: lines of 20 stocks": (reading._LINES, at | {"codes": codes[:20]}),
+        "report: visits": (reading._VISITS, at),
+        "report: most members at once": (reading._MOST, at),
+        "report: hits a minute": (reading._ACTIVITY, at),
+        "report: gaps": (reading._GAPS, at),
+        "report: how fetching bars went": (reading._BARS, at),
+    }
 
 
 @pytest.fixture
@@ -120,31 +141,35 @@ async def keep_up(settings: ClickHouseSettings, first: date) -> list[float]:
     return rounds
 
 
-def asked(client: Client, day: date, views: set[str]) -> dict[str, str]:
-    """The queries by name; those of views as far as the database has them."""
-    code: str = client.command("SELECT any(code) FROM quotes WHERE date = {day:Date}", parameters={"day": day})
-    queries = {**OF_A_DAY, **OF_ALL}
+def asked(client: Client, day: date, views: set[str]) -> dict[str, Asked]:
+    """The questions by name; those of views as far as the database has them."""
+    found = client.query("SELECT DISTINCT code FROM quotes WHERE date = {day:Date}", parameters={"day": day})
+    codes = sorted(str(row[0]) for row in found.result_rows)
+    questions = of_dashboard(day, codes[0]) | of_report(day, codes)
+    questions |= {name: (query, {"day": day, "code": codes[0]}) for name, query in FREE.items()}
     for view, more in VIEWS.items():
         if view in views:
             rest = f", {more}" if more else ""
-            nothing = "from_date = '2100-01-01', to_date = '2100-01-01'"
-            queries[f"{view}, of nothing"] = f"SELECT * FROM {view}({nothing}{rest})"
-            for span, first in (("a day", "{day:Date}"), ("a week", "{day:Date} - 6")):
-                queries[f"{view}, {span}"] = f"SELECT * FROM {view}(from_date = {first}, to_date = {{day:Date}}{rest})"
-    return {name: query.replace("{code:String}", f"'{code}'") for name, query in queries.items()}
+            for span, first, last in (
+                ("of nothing", date(2100, 1, 1), date(2100, 1, 1)),
+                ("a day", day, day),
+                ("a week", day - timedelta(days=6), day),
+            ):
+                query = f"SELECT * FROM {view}(from_date = '{first}', to_date = '{last}'{rest})"
+                questions[f"{view}, {span}"] = (query, {})
+    return questions
 
 
-def timed(client: Client, query: str, day: date) -> list[float]:
+def timed(client: Client, query: str, parameters: dict[str, Any]) -> list[float]:
     """Milliseconds of each round; of a query that fails or takes longer than half a minute, none but a word of it."""
-    # A view's parameters are literals, not parameters of the query around it.
-    text = query.replace("{day:Date}", f"toDate('{day}')")
+    given = {name: value for name, value in parameters.items() if f"{{{name}:" in query}
     rounds = []
     for _ in range(ROUNDS + 1):
         started = time.perf_counter()
         try:
-            client.query(text, settings={"max_execution_time": 30})
+            client.query(query, parameters=given, settings={"max_execution_time": 30})
         except (ClickHouseError, OSError) as error:
-            print(f"{' '.join(text.split())[:100]}: {first_line(error)}", flush=True)
+            print(f"{' '.join(query.split())[:100]}: {first_line(error)}", flush=True)
             return [float("nan")]
         rounds.append(1000 * (time.perf_counter() - started))
     return rounds[1:]
@@ -180,8 +205,8 @@ def bench_queries(client: Client, settings: ClickHouseSettings) -> None:
         values.setdefault("fill a day of hit_returns", {})[figure] = asyncio.run(
             keep_up(settings, day - timedelta(days=6))
         )
-        for name, query in asked(client, day, views).items():
-            values.setdefault(name, {})[figure] = timed(client, query, day)
+        for name, (query, parameters) in asked(client, day, views).items():
+            values.setdefault(name, {})[figure] = timed(client, query, parameters)
     rows = client.query(
         "SELECT table, sum(rows), sum(data_compressed_bytes) / sum(rows) FROM system.parts "
         "WHERE active AND database = currentDatabase() GROUP BY table HAVING sum(rows) > 100 ORDER BY sum(rows) DESC"
@@ -240,15 +265,15 @@ def bench_layouts(client: Client) -> None:
     for key in KEYS:
         client.command(f"{head.replace('.quotes', '.other')} ORDER BY {key} {tail[tail.index('SETTINGS') :]}")
         weight = weigh(client, drop=False)
-        asked = OF_A_DAY["quotes of a stock"].replace("quotes", "other").replace("{code:String}", f"'{code}'")
+        of_day = {"day": day, "code": code}
         values[f"key {key}"] = {
             "bytes/row": [weight],
-            "ms, a stock's day": timed(client, asked, day),
+            "ms, a stock's day": timed(client, FREE["quotes of a stock"].replace("quotes", "other"), of_day),
             "ms, a day's latest prices": timed(
-                client, OF_A_DAY["latest price of every stock"].replace("quotes", "other"), day
+                client, FREE["latest price of every stock"].replace("quotes", "other"), of_day
             ),
             "ms, first price after each hit": timed(
-                client, OF_A_DAY["first price after each hit"].replace("quotes", "other"), day
+                client, FREE["first price after each hit"].replace("quotes", "other"), of_day
             ),
         }
         client.command("DROP TABLE other SYNC")

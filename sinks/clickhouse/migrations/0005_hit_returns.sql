@@ -26,75 +26,113 @@ PARTITION BY toYYYYMM(date)
 ORDER BY (date, account, condition, code, entry)
 COMMENT 'What became of each hit, by day as last worked out';
 
--- From `sums` on this is `condition_performance`, word for word: a test compares the texts and the figures.
+-- From `errors` on this is `condition_performance`, word for word; before that it comes to the same figures by a shorter way
+-- (a test compares both). Figures stay in arrays by horizon until there is one row for each condition: `counts` are how many
+-- hits have a return and then how many have one to compare, `sums` what these returns and differences sum up to. The spread
+-- of clusters about the mean, sum((t - n * mean)^2), is taken from the sums of t^2, n * t and n^2, which need no mean; what
+-- rounding leaves of a spread of nothing is cut off.
 CREATE OR REPLACE VIEW condition_performance_stored AS
 WITH
-    cells AS
+    kept AS
     (
         SELECT
             account,
             condition,
-            horizon,
             code,
             date,
-            multiIf(code = '', 'day', date = toDate(0), 'stock', 'both') AS by,
-            count() AS hits,
-            count(gross) AS cases,
-            ifNull(sum(gross - {cost:Float64}), 0) AS total,
-            groupArray(gross - {cost:Float64}) AS returns,
-            countIf(ifNull(gross - {cost:Float64} > 0, 0)) AS above,
-            sumIf(compared_with, gross IS NOT NULL) AS compared,
-            count(gross - sampled) AS pairs,
-            ifNull(sumIf(sampled - {cost:Float64}, gross IS NOT NULL), 0) AS sample_total,
-            ifNull(sum(gross - sampled), 0) AS gained,
-            countIf(across AND gross IS NOT NULL) AS across
+            returns,
+            sample_returns,
+            sample_cases,
+            across_gap,
+            arrayConcat(
+                arrayMap(gross -> gross IS NOT NULL, returns),
+                arrayMap((gross, sampled) -> (gross - sampled) IS NOT NULL, returns, sample_returns)) AS counts,
+            arrayConcat(
+                arrayMap(gross -> ifNull(gross - {cost:Float64}, 0), returns),
+                arrayMap((gross, sampled) -> ifNull(gross - sampled, 0), returns, sample_returns)) AS sums
         FROM hit_returns
-        ARRAY JOIN
-            ['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'] AS horizon,
-            hit_returns.returns AS gross,
-            sample_returns AS sampled,
-            sample_cases AS compared_with,
-            across_gap AS across
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND entry > 0
             AND (date, filled_at) IN (
                 SELECT date, max(filled_at) FROM hit_returns
                 WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND account = '' AND entry = 0
                 GROUP BY date)
-        GROUP BY GROUPING SETS ((account, condition, horizon, code, date), (account, condition, horizon, code), (account, condition, horizon, date))
     ),
-    sums AS
+    totals AS
+    (
+        SELECT
+            account,
+            condition,
+            count() AS hits,
+            sumForEach(kept.counts) AS counts,
+            sumForEach(kept.sums) AS sums,
+            quantilesExactInclusiveForEach(0.25, 0.5, 0.75)(returns) AS quartiles,
+            sumForEach(arrayMap(gross -> ifNull(gross > {cost:Float64}, 0), returns)) AS above,
+            sumForEach(arrayMap((cases, gross) -> if(gross IS NULL, 0, cases), sample_cases, returns)) AS compared,
+            sumForEach(arrayMap((sampled, gross) -> if(gross IS NULL, 0, ifNull(sampled - {cost:Float64}, 0)),
+                sample_returns, returns)) AS sample_total,
+            sumForEach(arrayMap((across, gross) -> across AND gross IS NOT NULL, across_gap, returns)) AS across
+        FROM kept
+        GROUP BY account, condition
+    ),
+    clusters AS
+    (
+        SELECT
+            account,
+            condition,
+            multiIf(code = '', 2, date = toDate(0), 1, 3) AS by,
+            sumForEach(kept.counts) AS counts,
+            sumForEach(kept.sums) AS sums
+        FROM kept
+        GROUP BY GROUPING SETS ((account, condition, code, date), (account, condition, code), (account, condition, date))
+    ),
+    squares AS
+    (
+        SELECT
+            account,
+            condition,
+            by,
+            sumForEach(arrayMap(n -> n > 0, clusters.counts)) AS number,
+            sumForEach(arrayMap(n -> n * n, clusters.counts)) AS nn,
+            sumForEach(arrayMap((n, t) -> n * t, clusters.counts, clusters.sums)) AS nt,
+            sumForEach(arrayMap(t -> t * t, clusters.sums)) AS tt
+        FROM clusters
+        GROUP BY account, condition, by
+    ),
+    spreads AS
     (
         SELECT
             account,
             condition,
             horizon,
-            sumIf(cells.hits, by = 'day') AS hits,
-            sumIf(cells.cases, by = 'day') AS priced,
-            if(priced > 0, sumIf(cells.total, by = 'day') / priced, NULL) AS mean,
-            quantilesExactInclusiveArrayIf(0.25, 0.5, 0.75)(cells.returns, by = 'day') AS quartiles,
-            sumIf(cells.above, by = 'day') AS above,
-            sumIf(cells.compared, by = 'day') AS compared,
-            sumIf(cells.pairs, by = 'day') AS pairs,
-            if(pairs > 0, sumIf(cells.sample_total, by = 'day') / pairs, NULL) AS sample_mean,
-            if(pairs > 0, sumIf(cells.gained, by = 'day') / pairs, NULL) AS difference,
-            sumIf(cells.across, by = 'day') AS across,
+            t.hits AS hits,
+            t.counts[h] AS priced,
+            if(priced > 0, t.sums[h] / priced, NULL) AS mean,
+            arrayMap(quartile -> quartile - {cost:Float64}, t.quartiles[h]) AS quartiles,
+            t.above[h] AS above,
+            t.compared[h] AS compared,
+            t.counts[7 + h] AS pairs,
+            if(pairs > 0, t.sample_total[h] / pairs, NULL) AS sample_mean,
+            if(pairs > 0, t.sums[7 + h] / pairs, NULL) AS difference,
+            t.across[h] AS across,
             arrayMap(
-                kind -> arrayFilter(g -> g.1 = kind, groupArray((by, cells.cases, cells.total, cells.pairs, cells.gained))),
-                ['stock', 'day', 'both']) AS clustered
-        FROM cells
-        GROUP BY account, condition, horizon
-    ),
-    spreads AS
-    (
-        SELECT
-            *,
-            arrayMap(
-                g -> (arrayCount(c -> c.2 > 0, g), arraySum(c -> pow(c.3 - c.2 * assumeNotNull(mean), 2), g)),
-                clustered) AS spread,
-            arrayMap(
-                g -> (arrayCount(c -> c.4 > 0, g), arraySum(c -> pow(c.5 - c.4 * assumeNotNull(difference), 2), g)),
-                clustered) AS spread_difference
-        FROM sums
+                (k, m) -> arrayMap(
+                    (g, s) -> (g.2[k], if(s > 1e-12 * g.5[k], s, 0)),
+                    clustered,
+                    arrayMap(g -> g.5[k] - 2 * m * g.4[k] + m * m * g.3[k], clustered)),
+                [h, 7 + h],
+                [assumeNotNull(mean), assumeNotNull(difference)]) AS both,
+            both[1] AS spread,
+            both[2] AS spread_difference
+        FROM totals AS t
+        INNER JOIN
+        (
+            SELECT account, condition, arraySort(groupArray((by, number, nn, nt, tt))) AS clustered
+            FROM squares
+            GROUP BY account, condition
+        ) AS s ON s.account = t.account AND s.condition = t.condition
+        ARRAY JOIN
+            ['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'] AS horizon,
+            [1, 2, 3, 4, 5, 6, 7] AS h
     ),
     errors AS
     (
@@ -150,3 +188,37 @@ LEFT JOIN holes AS g ON g.account = e.account AND g.condition = e.condition
 ORDER BY account, condition, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon)
 SETTINGS join_use_nulls = 0
 COMMENT 'condition_performance out of hit_returns: the same figures of the days that were filled, as of then';
+
+CREATE OR REPLACE VIEW data_quality_stored AS
+SELECT
+    h.* EXCEPT sample_stocks,
+    ifNull(p.without_price, 0) AS without_price,
+    ifNull(p.without_bars, 0) AS without_bars,
+    h.sample_stocks AS sample_stocks,
+    arrayFilter(word -> word != '', [
+        if(gaps > 0, 'gaps', ''),
+        if(revealed > 0 OR inferred_exits > 0, 'unseen', ''),
+        if(not_live_seconds > 0, 'subscription', ''),
+        if(without_price > 0, 'prices', ''),
+        if(without_bars > 0, 'bars', ''),
+        if(sample_stocks = 0, 'sample', '')]) AS lacks
+FROM data_heard(from_date = {from_date:Date}, to_date = {to_date:Date}) AS h
+LEFT JOIN
+(
+    SELECT
+        date,
+        account,
+        condition,
+        countIf(reference IS NULL) AS without_price,
+        countIf(complete = 0) AS without_bars
+    FROM hit_returns
+    WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND entry > 0
+        AND (date, filled_at) IN (
+            SELECT date, max(filled_at) FROM hit_returns
+            WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND account = '' AND entry = 0
+            GROUP BY date)
+    GROUP BY date, account, condition
+) AS p ON p.date = h.date AND p.account = h.account AND p.condition = h.condition
+ORDER BY date, account, condition
+SETTINGS join_use_nulls = 0
+COMMENT 'data_quality out of hit_returns: the same of the days that were filled, as of then';

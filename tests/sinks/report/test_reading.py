@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from statistics import median
@@ -10,12 +12,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from deploy.local.kiwoom.exchange import moment
 from deploy.local.kiwoom.market import Day
 from deploy.report_command import report as command
-from sinks.clickhouse.connection import connect
+from sinks.clickhouse.connection import connect, connect_async
 from sinks.clickhouse.migrate import migrate
+from sinks.clickhouse.returns import fill
 from sinks.report import html, markdown
 from sinks.report import reading as report
 from sinks.report.day import Day as Told
@@ -157,6 +161,51 @@ def test_a_day_that_goes_on_says_so_and_what_it_lacks(filled: ClickHouseSettings
     assert any("Recommendations without a reference price" in sentence for sentence in sentences)
     for page in (markdown.render(tuesday, "en"), html.render(tuesday, "en")):
         assert "The day goes on" in page
+
+
+@pytest.fixture
+async def kept(filled: ClickHouseSettings) -> AsyncIterator[AsyncClient]:
+    """The sink has kept what became of the hits of these days."""
+    client = await connect_async(filled)
+    for day in (FRIDAY, MONDAY, TUESDAY):
+        await fill(client, day)
+    yield client
+    await client.command("TRUNCATE TABLE hit_returns")
+    await client.close()
+
+
+async def test_what_is_kept_is_told_alike_and_as_of_when_until_something_comes(
+    filled: ClickHouseSettings, kept: AsyncClient, monday: Told
+) -> None:
+    told = await asyncio.to_thread(read, filled, MONDAY)
+    assert monday.kept_at is None
+    assert told.kept_at is not None
+    assert plain(told) == pytest.approx(plain(monday))
+    assert f"They were worked out at {told.kept_at:%Y-%m-%d %H:%M:%S} KST." in markdown.render(told, "en")
+    await kept.command(
+        "INSERT INTO bars SELECT * REPLACE(now64(3) AS inserted_at) FROM bars WHERE date = '2026-03-09' LIMIT 1"
+    )
+    assert (await asyncio.to_thread(read, filled, MONDAY)).kept_at is None
+    while_it_goes_on = datetime(2026, 3, 9, 10, 0, tzinfo=KST)
+    assert (await asyncio.to_thread(read, filled, MONDAY, while_it_goes_on)).kept_at == told.kept_at
+
+
+def plain(day: Told) -> dict[str, Any]:
+    """Each figure and word of a day, by its place."""
+    found: dict[str, Any] = {}
+
+    def walk(place: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, each in value.items():
+                walk(f"{place}.{name}", each)
+        elif isinstance(value, list | tuple):
+            for number, each in enumerate(value):
+                walk(f"{place}.{number}", each)
+        else:
+            found[place] = value
+
+    walk("", msgspec.to_builtins(msgspec.structs.replace(day, kept_at=None)))
+    return found
 
 
 def test_the_latest_day_is_the_last_one_that_is_known(filled: ClickHouseSettings) -> None:
