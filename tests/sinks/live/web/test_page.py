@@ -274,6 +274,11 @@ def test_a_condition_never_shows_a_bare_percentage(screen: Screen, story: Story)
     for text in figures.all_inner_texts():
         assert "n " in text, text
         assert "[" in text or "구간 없음" in text, text
+    as_of = panel.locator('[data-testid="performance-as-of"]')
+    expect(as_of).to_have_text("09:00 기준")
+    server.pass_time(600)
+    server.feed(story.enter("005930", DIP))
+    expect(as_of).to_have_text("09:00 기준 (10분 전)")
     expect(panel.locator('[data-testid="performance-gaps"]')).to_contain_text("공백이 2번")
     expect(panel.locator(".u-wrap canvas")).to_be_visible()
     refused = page.locator(f'[data-testid="condition-panel"][data-condition="{DIP}"]')
