@@ -186,6 +186,7 @@ export const CAUSES: readonly (readonly [english: string, korean: string])[] = [
   ["There is no listed stock {code}.", "상장 종목에 없는 코드입니다: {code}."],
   ["There is no account {name}: GET /api/session lists those there are.", "{name} 계정이 없습니다."],
   ["There is no place of this cursor: give `next` of a page, or none for the newest.", "이어 볼 자리를 찾지 못했습니다. 처음부터 다시 보세요."],
+  ["There is nothing at this address: GET /openapi.json lists what there is.", "이 주소에는 아무것도 없습니다."],
   ["The body is nested too deeply to be read.", "보낸 내용이 너무 깊어 읽지 못했습니다."],
   ["The body is not UTF-8: send JSON in UTF-8.", "보낸 내용이 UTF-8이 아닙니다."],
 ];
