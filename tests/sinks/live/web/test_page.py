@@ -11,8 +11,8 @@ import io
 from datetime import timedelta
 
 import pytest
-from playwright.sync_api import expect
-from screen import DIP, HIGH, NAMES, Screen, Story
+from playwright.sync_api import Browser, expect
+from screen import DIP, HIGH, NAMES, Screen, Server, Story, new_screen
 
 from sinks.live.access import Access, read_tokens
 from sinks.live.commands import Refused
@@ -288,6 +288,25 @@ def test_a_condition_never_shows_a_bare_percentage(screen: Screen, story: Story)
     page.wait_for_selector('[data-testid="member"]')
     assert screen.rows("member", "data-code") == ["005930"]
     assert screen.rows("performance-row", "data-horizon")[-2:] == ["best", "worst"]
+
+
+@pytest.mark.parametrize(
+    ("lang", "said"),
+    [
+        ("ko", "5초 안에 CNSRREQ 응답 없음 (3번 중 2번째 시도)"),
+        ("en", "CNSRREQ was not answered within 5 s (try 2 of 3)"),
+    ],
+)
+def test_a_cause_is_in_the_language_of_the_page(chromium: Browser, server: Server, lang: str, said: str) -> None:
+    story = Story(server)
+    server.feed(
+        *story.opening(), story.subscription(HIGH, "unanswered", "CNSRREQ was not answered within 5 s (try 2 of 3)")
+    )
+    with new_screen(chromium, server, lang=lang) as screen:
+        for place in ("#/", "#/conditions", "#/health"):
+            screen.open(place)
+            expect(screen.page.get_by_text(said).first).to_be_visible()
+        assert screen.errors == []
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
