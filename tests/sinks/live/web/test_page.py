@@ -309,6 +309,17 @@ def test_a_cause_is_in_the_language_of_the_page(chromium: Browser, server: Serve
         assert screen.errors == []
 
 
+def test_a_quiet_condition_says_when_it_was_looked_at(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(story.enter("005930"))
+    server.pass_time(70)
+    server.feed(story.subscription(HIGH, "live", "quiet since 09:00:00; audit at 09:01:00: agrees"))
+    screen.open("#/health")
+    quiet = screen.page.locator(f'[data-testid="subscription"][data-condition="{HIGH}"]')
+    expect(quiet).to_have_attribute("data-word", "quiet")
+    expect(quiet).to_contain_text("09:00:00부터 조용함 · 09:01:00 점검: 일치")
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
