@@ -129,5 +129,6 @@ def planned(
 def words(progress: Progress) -> str:
     """How far it is, for people."""
     told = f"{progress.fetched} of {progress.expected} charts"
-    more = {"empty": progress.empty, "failed": progress.failed, "missing": progress.missing}
-    return ", ".join([told, *(f"{count} {name}" for name, count in more.items() if count)])
+    told += f", {progress.empty} empty" if progress.empty else ""
+    told += f", {progress.failed} failed" if progress.failed else ""
+    return told + (f", {progress.missing} missing" if progress.missing else "")

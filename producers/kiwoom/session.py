@@ -673,8 +673,13 @@ class Session:
             )
         else:
             names = ", ".join(title for _, title in conditions) or "none"
-            what = f"{subscription.name} with seq {wanted}" if wanted else f"named {subscription.name}"
-            self._change(subscription, "missing", f"the account has no condition {what}; it has: {names}")
+            self._change(
+                subscription,
+                "missing",
+                f"the account has no condition {subscription.name} with seq {wanted}; it has: {names}"
+                if wanted
+                else f"the account has no condition named {subscription.name}; it has: {names}",
+            )
         subscription.seq = ""
         subscription.step = "list"
         self._list_again_at = min(self._list_again_at or now.t, now.t + self._timing.ask_again)
@@ -882,8 +887,11 @@ class Session:
     def _say(self, subscription: _Subscription, entry: Entry, now: Moment | None = None) -> None:
         contradicts = subscription.audit.said(entry.code, entry.action, entry.time)
         if contradicts and now is not None and self._contradicted(subscription, now):
-            cause = f"missed: a{'nother hit' if entry.action == 'hit' else 'n exit'} of {entry.code}, which "
-            cause += "had not left" if entry.action == "hit" else "was not in"
+            cause = (
+                f"missed: another hit of {entry.code}, which had not left"
+                if entry.action == "hit"
+                else f"missed: an exit of {entry.code}, which was not in"
+            )
             subscription.audit.contradicted = True
             self._condemn(subscription, "missed", cause, now)
         self._actions.append(entry)

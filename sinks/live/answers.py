@@ -168,7 +168,7 @@ class HistoryLine(msgspec.Struct, frozen=True, kw_only=True):
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """How the hits of a condition fared over one horizon: see `condition_performance` in docs/analytics.md.
 
-    `as_of` is when the figures were worked out; None means just now.
+    `as_of` is how far the figures go: when the newest day with hits was worked out. None means that all were just now.
     """
 
     account: str

@@ -11,11 +11,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
 import structlog
 from litestar import MediaType, Request, Response, get, post
-from litestar.exceptions import HTTPException, NotFoundException, ServiceUnavailableException, ValidationException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ServiceUnavailableException,
+    ValidationException,
+)
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
@@ -39,7 +46,7 @@ from .answers import (
     WithdrawCommand,
 )
 from .commands import Commands, NotTaken, Refused
-from .guard import GRANT, Grant
+from .guard import GRANT, Grant, only
 from .history import Filter, History, HistoryAway
 from .hub import Hub
 from .stream import Broadcaster
@@ -328,12 +335,28 @@ def _problem(status: int, sentence: str, headers: Mapping[str, str] | None = Non
     )
 
 
-def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     sentence = error.detail
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        told = [f"{part.get('key', '')}: {part.get('message', '')}" for part in error.extra if isinstance(part, dict)]
+        names = _names(request)
+        told = [
+            f"{names.get(part.get('key', ''), part.get('key', ''))}: {part.get('message', '')}"
+            for part in error.extra
+            if isinstance(part, dict)
+        ]
         sentence = "; ".join(told)[:500] or sentence
+    elif isinstance(error, MethodNotAllowedException):
+        sentence = only((error.headers or {}).get("allow", ""))
+    elif isinstance(error, NotFoundException) and sentence == HTTPStatus.NOT_FOUND.phrase:
+        sentence = "There is nothing at this address: GET /openapi.json lists what there is."
     return _problem(error.status_code, sentence, error.headers)
+
+
+def _names(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """What the asker calls the parameters of the function that was to answer, by what it calls them itself."""
+    parameters = request.route_handler.parsed_fn_signature.parameters
+    called = {name: getattr(field.kwarg_definition, "name", None) or name for name, field in parameters.items()}
+    return called | {"data": "body"}
 
 
 def _of_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

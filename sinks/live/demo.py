@@ -90,7 +90,8 @@ class Market:
             ("신고가 돌파", "done", {"rows": 14.0, "last": last, "next": following}),
             ("눌림목", "failed", {"last": last, "next": following}),
         ):
-            cause = "" if state == "done" else "the run of 14:22 failed: the search was not answered; it is tried again"
+            silent = f"{name} was not answered within 5 s, for types 0 and 1: `hitstream doctor` says why"
+            cause = "" if state == "done" else f"the run of 14:22 failed: {silent}; it is tried again"
             yield Status(component=f"search/main/demo/{name}", kind="diagnosis", state=state, cause=cause, since=since,
                          at=at, account="main", condition=name, figures=figures)  # fmt: skip
         for number, condition in enumerate(CONDITIONS):

@@ -116,6 +116,7 @@ class Guard:
         access: the tokens; without any a request must be addressed to loopback by name.
         user: who gives the commands where there are no tokens.
         trusted: proxies whose headers are believed.
+        takes: the methods that a path takes, if it is there and does not take this one (method, path); else None.
         wall, steady: the clocks of sessions and of attempts.
     """
 
@@ -126,6 +127,7 @@ class Guard:
         *,
         user: str = "owner",
         trusted: Sequence[Network] = (),
+        takes: Callable[[str, str], str | None] = lambda method, path: None,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -133,6 +135,7 @@ class Guard:
         self._access = access
         self._user = user
         self._trusted = trusted
+        self._takes = takes
         self._wall = wall
         self._steady = steady
         self._attempts = Attempts()
@@ -172,7 +175,7 @@ class Guard:
             await answer.refuse(421, "host", "This server answers to localhost only: ask for http://localhost.")
             return
         grant = Grant(label=self._user, may_write=True, csrf=OPEN_CSRF)
-        if scope["method"] not in _READING and not await self._is_own_write(answer, headers, asked, grant):
+        if scope["method"] not in _READING and not await self._is_own_write(scope, answer, headers, asked, grant):
             return
         await self._let_in(scope, receive, answer, grant)
 
@@ -199,12 +202,14 @@ class Guard:
             )
         if scope["method"] not in _READING:
             # A page of another site can make a browser send its cookie, but not a token that the browser does not have.
-            if session is not None and not await self._is_own_write(answer, headers, asked, grant):
+            if session is not None and not await self._is_own_write(scope, answer, headers, asked, grant):
                 return
             if scope["path"] == "/logout" and scope["method"] == "POST":
                 if session is not None:
                     self._access.revoke(session, self._wall())
                 await answer.text(204, "", (b"set-cookie", _set_cookie("", 0, asked.is_https)))
+                return
+            if await self._is_taken_otherwise(scope, answer):
                 return
             if not grant.may_write:
                 await answer.refuse(403, "read-only", f"The token of {token.label} may read only: log in with another.")
@@ -232,10 +237,21 @@ class Guard:
         self._attempts.failed(asked.address, self._steady())
         _log.warning("live.wrong_token", address=asked.address[:_SHOWN])
 
-    async def _is_own_write(self, answer: _Answer, headers: dict[bytes, bytes], asked: Origin, grant: Grant) -> bool:
-        """Whether a write comes from the dashboard's own page; answered if not."""
+    async def _is_taken_otherwise(self, scope: Scope, answer: _Answer) -> bool:
+        """Whether a path takes other methods only, which whoever may ask is told; answered if so."""
+        if scope["path"] == "/logout" or not (methods := self._takes(scope["method"], scope["path"])):
+            return False
+        await answer.refuse(405, "method", only(methods), (b"allow", methods.encode()))
+        return True
+
+    async def _is_own_write(
+        self, scope: Scope, answer: _Answer, headers: dict[bytes, bytes], asked: Origin, grant: Grant
+    ) -> bool:
+        """Whether a write is one, and comes from the dashboard's own page; answered if not."""
         if not _is_same_site(headers, asked):
             await answer.refuse(403, "foreign", "This write comes from another site: use the dashboard's own page.")
+            return False
+        if await self._is_taken_otherwise(scope, answer):
             return False
         given = headers.get(CSRF_HEADER, b"")
         if not hmac.compare_digest(given, grant.csrf.encode()):
@@ -287,6 +303,11 @@ class Guard:
         _log.info("live.logged_in", who=token.label, address=asked.address[:_SHOWN])
         cookie = _set_cookie(self._access.open(token, self._wall()), SESSION_SECONDS, asked.is_https)
         await answer.text(303, "", (b"location", b"/"), (b"set-cookie", cookie))
+
+
+def only(methods: str) -> str:
+    """What is said to who asks with another method than these."""
+    return f"This can be asked with {methods} only."
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -177,7 +177,8 @@ class History:
             kept = self._kept.get((first, last, cost))
             if kept is None or kept[0] != filled:
                 query = _PERFORMANCE.replace("{view}", "condition_performance_stored")
-                as_of = min((at for _, at, _ in filled), default=None)
+                # A day that is over was filled when everything of it was known: the newest one says how far they go.
+                as_of = filled[-1][1] if filled else None
                 rows = await self._ask(query, asked | {"cost": cost})
                 kept = self._kept[first, last, cost] = filled, tuple(Performance(**row, as_of=as_of) for row in rows)
                 if len(self._kept) > _KEPT:

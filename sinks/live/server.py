@@ -48,6 +48,7 @@ from .stream import Broadcaster
 
 STOP_SECONDS: Final = 1.0  # for clients to take the end of their answer
 REQUEST_SECONDS: Final = 10.0  # for a new connection to ask something
+STREAM: Final = "/api/live"
 _TRANSPORT: Final = "hitstream.transport"
 _log = structlog.get_logger(__name__)
 
@@ -78,10 +79,10 @@ def application(
         dist: folder of the built page.
     """
 
-    @asgi("/api/live", copy_scope=False, compresses=True)
+    @asgi(STREAM, copy_scope=False, compresses=True)
     async def live(scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("method") != "GET":
-            raise MethodNotAllowedException("The stream is asked for with GET.", headers={"allow": "GET"})
+            raise MethodNotAllowedException(headers={"allow": "GET"})
         if broadcaster.is_full:
             raise ServiceUnavailableException("Too many browsers are connected.", headers={"retry-after": "10"})
         headers = dict(scope["headers"])
@@ -132,7 +133,19 @@ def application(
         request_max_body_size=api.BODY_BYTES,
         logging_config=None,
     )
-    return Guard(cast("App", app), access or Access(), user=user, trusted=trusted)
+
+    def takes(method: str, path: str) -> str | None:
+        if path == STREAM:
+            return None if method == "GET" else "GET"
+        try:
+            app.asgi_router.handle_routing(path=path, method=cast("Any", method))
+        except MethodNotAllowedException as error:
+            return (error.headers or {}).get("allow")
+        except NotFoundException:
+            pass
+        return None
+
+    return Guard(cast("App", app), access or Access(), user=user, trusted=trusted, takes=takes)
 
 
 def takes_gzip(accepted: bytes) -> bool:

@@ -2,9 +2,9 @@
 
 Measured inside Chromium: long tasks by its own `longtask` entries, which are of the wall's time; and from its trace the
 time that the page's main thread really ran in a task, which a machine that does other things as well leaves alone.
-Memory is `JSHeapUsedSize` after a forced collection. The limit is a page that receives the same stream and draws
-nothing. `HITSTREAM_TEST_PAGE_SECONDS` is how long each view is watched, `HITSTREAM_TEST_PAGE_DAY` how many hits and
-exits a day has.
+Memory is `JSHeapUsedSize` after a forced collection, in millions of bytes. The limit is a page that receives the same
+stream and draws nothing. `HITSTREAM_TEST_PAGE_SECONDS` is how long each view is watched, `HITSTREAM_TEST_PAGE_DAY` how
+many hits and exits a day has.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 from browser import ARGUMENTS, installed
 from screen import Screen, Server, Story, new_screen, serving
 
-from streams.events import Transition
+from streams.events import KST, Transition
 
 SECONDS = float(os.environ.get("HITSTREAM_TEST_PAGE_SECONDS", "60"))
 PER_MINUTE = 5_000
 QUOTES_PER_SECOND = 300
 STOCKS = 400
 CONDITIONS = 10
+SETTLED_ROWS = 40
 DAY = int(os.environ.get("HITSTREAM_TEST_PAGE_DAY", "40000"))  # hits and exits of an accelerated day
 
 WATCH = """() => {
@@ -59,8 +60,9 @@ def chromium() -> Iterator[Browser]:
 class Market:
     """A busy market: stocks that enter and leave, are recommended and have prices."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, revised: int = 4, revisions: int = 6) -> None:
         self.server, self.story = server, Story(server)
+        self.revised, self.last = revised, revisions
         self.codes = [f"{n:06}" for n in range(1, STOCKS + 1)]
         self.inside: set[tuple[str, str]] = set()
         self.revisions: dict[str, int] = {}
@@ -68,7 +70,7 @@ class Market:
         server.feed(*self.story.opening(tuple(f"조건 {n}" for n in range(CONDITIONS))))
 
     def moves(self, count: int) -> list[Any]:
-        """So many hits and exits, and a revision of a recommendation for every fourth."""
+        """So many hits and exits, and a revision of a recommendation for every `revised` one, the last closes it."""
         records: list[Any] = []
         for _ in range(count):
             self.number += 1
@@ -80,13 +82,25 @@ class Market:
             else:
                 self.inside.add(visit)
                 records.append(self.story.enter(*visit))
-            if self.number % 4 == 0:
-                code = visit[0]
-                revision = self.revisions[code] = self.revisions.get(code, 0) + 1
-                state = "closed" if revision % 6 == 0 else "open"
-                opening = f"{code}-{revision // 6 if state == 'open' else revision // 6 - 1}"
-                records.append(self.story.recommend(code, 2.0 + n % 5, revision, state=state, opening=opening))
+            if self.number % self.revised == 0:
+                records.append(self.revision(visit[0], 2.0 + n % 5))
         return records
+
+    def revision(self, code: str, score: float) -> Any:
+        """The next revision of a stock's recommendation."""
+        number = self.revisions[code] = self.revisions.get(code, 0) + 1
+        state = "closed" if number % self.last == 0 else "open"
+        opening = f"{code}-{(number - 1) // self.last}"
+        return self.story.recommend(code, score, number, state=state, opening=opening)
+
+    def settled(self, count: int) -> list[Any]:
+        """What closes every recommendation, and then opens those of the first so many stocks."""
+        closing = [
+            self.revision(code, 2.0)
+            for code, number in list(self.revisions.items())
+            for _ in range(-number % self.last)
+        ]
+        return closing + [self.revision(code, 2.0) for code in self.codes[:count]]
 
     def quotes(self, count: int) -> list[Any]:
         return [
@@ -182,24 +196,57 @@ def bench_page_in_a_busy_market(chromium: Browser) -> None:
             )
 
 
+def look_around(screen: Screen) -> None:
+    """Go through every view, as somebody does in the course of a day, and come back."""
+    for place in ("#/conditions", "#/conditions/main/조건 1", "#/stock/000001", "#/health", "#/feed", "#/stock/000002"):
+        screen.go(place)
+    screen.go("#/")
+
+
 def bench_page_over_a_day(chromium: Browser) -> None:
-    """A day at once: the heap and the document stay as large as after its first tenth."""
-    print(f"\n{DAY:,} hits and exits; heap after collection, nodes, listeners")
+    """09:00 to 15:30 at once: what the browser holds stays what it held after a quarter of the day.
+
+    Whenever it is looked at the same recommendations are open and as many lines are on the screen, and the page's own
+    limits (its feed, the closed recommendations) have been reached.
+    """
+    print(f"\n09:00 to 15:30 with {DAY:,} hits and exits; after collection, with as many rows on the screen")
+    print("time     heap MB  nodes, of them in the document  listeners  recommendations  lines")
+    steps = 16
+    held: dict[int, dict[str, float]] = {}
     with serving() as server, new_screen(chromium, server) as screen:
-        market = Market(server)
+        market = Market(server, revised=2, revisions=4)
         screen.open()
-        for tenth in range(1, 11):
-            for _ in range(DAY // 10 // 500):
-                moves = market.moves(499)
+        for step in range(1, steps + 1):
+            for _ in range(DAY // steps // 250):
+                moves = market.moves(249)
                 for n in range(0, len(moves), 50):
                     server.feed(*moves[n : n + 50], *market.quotes(50))
-                server.pass_time(4)
+                server.pass_time(6.5 * 3600 / steps / (DAY // steps // 250))
                 server.feed(*(last := market.moves(1)))
                 moved = next(one for one in reversed(last) if isinstance(one, Transition))
-                screen.page.wait_for_selector(f'[data-transition-id="{moved.id}"]', state="attached")
-            screen.page.wait_for_timeout(2_500)
-            now = seen(screen.page)
+                # No `wait_for_selector`: it would hold the row that it found for as long as the page lives.
+                screen.page.locator(f'[data-transition-id="{moved.id}"]').first.wait_for(state="attached")
+            look_around(screen)
+            if step % (steps // 4):
+                continue
+            server.feed(*market.settled(SETTLED_ROWS))
+            screen.until("the same rows", lambda: len(screen.rows("recommendation-row", "data-code")) == SETTLED_ROWS)
+            screen.page.wait_for_timeout(3_000)  # what has left slides, and is read out
+            now = held[step] = seen(screen.page)
+            inside = screen.page.evaluate(
+                "(() => { const all = document.createTreeWalker(document, NodeFilter.SHOW_ALL); let count = 1;"
+                " while (all.nextNode()) count++; return count; })()"
+            )
+            lines = len(screen.rows("feed-row", "data-transition-id"))
             print(
-                f"  {tenth * 10:3} %  {now['heap']:6.1f} MB  {now['nodes']:6.0f}  {now['listeners']:5.0f}", flush=True
+                f"{server.at.astimezone(KST):%H:%M}  {now['heap']:8.1f}  {now['nodes']:6.0f} {inside:24.0f}"
+                f"  {now['listeners']:9.0f}  {SETTLED_ROWS:15}  {lines:5}",
+                flush=True,
             )
         assert screen.errors == []
+    first, last = held[steps // 4], held[steps]
+    print(f"the day's end to its first quarter: heap × {last['heap'] / first['heap']:.2f}, nodes × "
+          f"{last['nodes'] / first['nodes']:.2f}, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    assert last["heap"] < 1.1 * first["heap"]
+    assert last["nodes"] < 1.05 * first["nodes"]
+    assert last["listeners"] == first["listeners"]

@@ -1,6 +1,6 @@
 """A hub with many browsers: one server as a process of its own, and its clients as another. Used by `bench_hub`.
 
-    python tests/benchmarks/hubs.py ours --clients 1000 --rate 200 --seconds 10 [--stalled 50] [--loop uvloop]
+    python tests/benchmarks/hubs.py ours --clients 1000 --rate 200 --seconds 10 [--stalled 50] [--kafka HOST:PORT]
 
 `limit` is a bare server: what is gathered in a tick is encoded once and written to N sockets. `ours` is the product:
 records go into the hub, and the application tells browsers. `channels` is Litestar's channels plugin as it comes: a
@@ -10,6 +10,10 @@ Every change carries the moment at which it was given to the server. The clients
 for it in whatever arrives; the time of a change is that until the *last* client has it. Figures are of the seconds
 after the first: times in ms, CPU of the server's process, memory that a client adds to it. Servers run on asyncio's own
 loop, as `hitstream sink live` does, unless `--loop` says otherwise; clients on uvloop, as they only have to be cheap.
+
+With `--kafka` changes are given by a process of its own (`writer`) to Kafka, whence the server reads them – the product
+with its own reader, the limit with a bare consumer –, and the time begins when Kafka appended the record, as Kafka
+stamps it.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ MARK = b"@t"  # what a stamp stands after: 16 digits of nanoseconds follow
 DIGITS = 16
 WARM_UP = 1.0
 
-Give = Callable[[str], None]
+Give = Callable[[Any], None]
 
 
 def stamp() -> str:
@@ -67,7 +71,7 @@ class Bare(asyncio.Protocol):
         self._everybody.discard(self._transport)
 
 
-async def limit(port: int) -> tuple[int, Callable[[], int], Give]:
+async def limit(port: int, kafka: str) -> tuple[int, Callable[[], int], Give]:
     """One encode and N socket writes, at the product's own ticks."""
     from sinks.live.stream import as_chunk, event, next_tick
     from sinks.live.views import Delta
@@ -76,11 +80,13 @@ async def limit(port: int) -> tuple[int, Callable[[], int], Give]:
     server = await asyncio.get_running_loop().create_server(lambda: Bare(everybody), "127.0.0.1", port, backlog=2_000)
     pending: list[Any] = []
     wake = asyncio.Event()
-    market = Records()
 
-    def give(stamped: str) -> None:
-        pending.extend(market.views(stamped))
+    def give(record: Any) -> None:
+        pending.extend(views(record))
         wake.set()
+
+    if kafka:
+        keep(consume(await consumer_of(kafka), give))
 
     async def tick_on() -> None:
         tick = 0.01
@@ -100,11 +106,36 @@ async def limit(port: int) -> tuple[int, Callable[[], int], Give]:
     return server.sockets[0].getsockname()[1], lambda: len(everybody), give
 
 
+async def consumer_of(kafka: str) -> Any:
+    """A bare consumer at the end of what the benchmark writes."""
+    from aiokafka import AIOKafkaConsumer
+
+    from streams import topics
+
+    consumer = AIOKafkaConsumer(
+        topics.TRANSITIONS.name, topics.QUOTES.name, bootstrap_servers=kafka, enable_auto_commit=False,
+        auto_offset_reset="latest", fetch_max_wait_ms=100,
+    )  # fmt: skip
+    await consumer.start()
+    await consumer.seek_to_end()
+    return consumer
+
+
+async def consume(consumer: Any, give: Give) -> None:
+    """Give what a consumer reads."""
+    from sinks.live.reader import decode
+
+    while True:
+        for messages in (await consumer.getmany(timeout_ms=500)).values():
+            for message in messages:
+                give(decode(message.topic, message.value))
+
+
 class Records:
-    """Half transitions, half prices, each with the moment it was made in."""
+    """Half transitions, half prices, each with the moment it was made in. No two processes make one twice."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = int(time.time() * 1_000) * 1_000
 
     def next(self, stamped: str) -> Any:
         from streams.events import Quote, Transition, trading_date
@@ -114,7 +145,7 @@ class Records:
         if self.number % 2:
             return Transition(
                 id=f"{self.number:032d}", account="main", condition="신고가 돌파", code=f"{self.number % 100_000:06d}",
-                kind="entered", origin="realtime", date=trading_date(now), entry=self.number // 100_000 + 1, at=now,
+                kind="entered", origin="realtime", date=trading_date(now), entry=self.number // 100_000, at=now,
                 since=now, event_id="e" * 32, session=stamped, received_at=now,
             )  # fmt: skip
         # A price has no text of its own: its cumulative volume is the stamp.
@@ -123,19 +154,20 @@ class Records:
             change_rate=1.0, day_volume=1,
         )  # fmt: skip
 
-    def views(self, stamped: str) -> list[Any]:
-        from sinks.live.views import ConditionView, FeedItem, PriceView
-        from streams.events import Transition
 
-        record = self.next(stamped)
-        if isinstance(record, Transition):
-            counts = ConditionView(account="main", condition="신고가 돌파", members=1, entered=1, exited=1)
-            return [FeedItem(name="삼성전자", transition=record), counts]
-        return [PriceView(code=record.code, price=record.price, at=record.at, change_rate=1.0, day_volume=1)]
+def views(record: Any) -> list[Any]:
+    """What a hub would tell of a record."""
+    from sinks.live.views import ConditionView, FeedItem, PriceView
+    from streams.events import Transition
+
+    if isinstance(record, Transition):
+        counts = ConditionView(account="main", condition="신고가 돌파", members=1, entered=1, exited=1)
+        return [FeedItem(name="삼성전자", transition=record), counts]
+    return [PriceView(code=record.code, price=record.price, at=record.at, change_rate=1.0, day_volume=1)]
 
 
-async def ours(port: int) -> tuple[int, Callable[[], int], Give]:
-    """The product: application, server and hub."""
+async def ours(port: int, kafka: str) -> tuple[int, Callable[[], int], Give]:
+    """The product: application, server and hub; with Kafka its reader, too."""
     from prometheus_client import REGISTRY
 
     from sinks.live.hub import Hub
@@ -144,20 +176,31 @@ async def ours(port: int) -> tuple[int, Callable[[], int], Give]:
 
     hub = Hub(epoch="e")
     broadcaster = Broadcaster(hub, lambda: datetime.now(UTC))
-    broadcaster.open()
     sock = listen("127.0.0.1", port)
-    market = Records()
     keep(serve(application(broadcaster), sock, broadcaster))
     keep(broadcaster.run())
+    if kafka:
+        from sinks.live.reader import Reader
+        from sinks.settings import LiveSettings
 
-    def give(stamped: str) -> None:
-        now = datetime.now(UTC)
-        broadcaster.publish(hub.apply(market.next(stamped), now), time.time())
+        caught_up = asyncio.Event()
+        reader = Reader(
+            broadcaster, bootstrap_servers=kafka, now=lambda: datetime.now(UTC), speed=1.0,
+            ready=lambda reason: caught_up.set() if reason is None else None, fetch_wait=LiveSettings().fetch_wait,
+        )  # fmt: skip
+        keep(reader.run())
+        async with asyncio.timeout(60):
+            await caught_up.wait()
+    else:
+        broadcaster.open()
+
+    def give(record: Any) -> None:
+        broadcaster.publish(hub.apply(record, datetime.now(UTC)), time.time())
 
     return sock.getsockname()[1], lambda: int(REGISTRY.get_sample_value("hitstream_live_clients") or 0), give
 
 
-async def channels(port: int) -> tuple[int, Callable[[], int], Give]:
+async def channels(port: int, _: str) -> tuple[int, Callable[[], int], Give]:
     """Litestar's channels as they come: a subscriber's queue and a generator for each client."""
     import msgspec
     import uvicorn
@@ -168,7 +211,6 @@ async def channels(port: int) -> tuple[int, Callable[[], int], Give]:
 
     plugin = ChannelsPlugin(backend=MemoryChannelsBackend(), channels=["live"])
     everybody: set[object] = set()
-    market = Records()
 
     @get("/api/live", signature_namespace={"ServerSentEvent": ServerSentEvent})
     async def live() -> ServerSentEvent:
@@ -191,13 +233,13 @@ async def channels(port: int) -> tuple[int, Callable[[], int], Give]:
     sock = listen("127.0.0.1", port)
     keep(uvicorn.Server(config).serve([sock]))
 
-    def give(stamped: str) -> None:
-        plugin.publish(msgspec.json.encode(market.views(stamped)), "live")
+    def give(record: Any) -> None:
+        plugin.publish(msgspec.json.encode(views(record)), "live")
 
     return sock.getsockname()[1], lambda: len(everybody), give
 
 
-SERVERS: dict[str, Callable[[int], Awaitable[tuple[int, Callable[[], int], Give]]]] = {
+SERVERS: dict[str, Callable[[int, str], Awaitable[tuple[int, Callable[[], int], Give]]]] = {
     "limit": limit,
     "ours": ours,
     "channels": channels,
@@ -213,8 +255,10 @@ def keep(work: Any) -> None:
 
 async def serve(options: argparse.Namespace) -> dict[str, float]:
     """Run the server with its clients once; the figures."""
-    port, there, give = await SERVERS[options.kind](0)
+    port, there, give = await SERVERS[options.kind](0, options.kafka)
     me = psutil.Process()
+    market = Records()
+    writer: subprocess.Popen[bytes] | None = None
     gc.collect()
     before = me.memory_info().rss
     clients = subprocess.Popen(  # noqa: ASYNC220 - before anything that would wait for it
@@ -230,6 +274,14 @@ async def serve(options: argparse.Namespace) -> dict[str, float]:
         gc.collect()
         memory = (me.memory_info().rss - before) / options.clients / 1024
         loop = asyncio.get_running_loop()
+        if options.kafka:
+            writer = subprocess.Popen(  # noqa: ASYNC220 - before what is measured
+                [sys.executable, __file__, "writer", "--kafka", options.kafka, "--rate", str(options.rate),
+                 "--seconds", str(options.seconds)],
+                stdout=subprocess.PIPE, env=dict(os.environ) | {"PYTHONPATH": str(HERE.parents[1])},
+            )  # fmt: skip
+            assert writer.stdout is not None
+            await asyncio.to_thread(writer.stdout.readline)
         began, given = loop.time(), 0
         used: float | None = None
         since = began
@@ -237,20 +289,25 @@ async def serve(options: argparse.Namespace) -> dict[str, float]:
             if used is None and now > began + WARM_UP:
                 used, since = time.process_time(), now
             # As a reader gives them: whatever is due by now, at once.
-            while given < (now - began) * options.rate:
-                give(stamp())
+            while not options.kafka and given < (now - began) * options.rate:
+                give(market.next(stamp()))
                 given += 1
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1 if options.kafka else 0.001)
         assert used is not None
         share = (time.process_time() - used) / (loop.time() - since)
+        appended = None
+        if writer is not None:
+            appended = json.loads(await asyncio.to_thread(writer.stdout.read))  # type: ignore[union-attr]
         await asyncio.sleep(0.5)
         assert clients.stdin is not None
         clients.stdin.close()
         out = await asyncio.to_thread(clients.stdout.read)  # type: ignore[union-attr]
     finally:
-        clients.kill()
-        clients.wait()
-    seen = json.loads(out)
+        for process in (clients, writer):
+            if process is not None:
+                process.kill()
+                process.wait()
+    seen = json.loads(out) | until_last(json.loads(out)["seen"], appended, options.clients - options.stalled)
     # The stalled ones count as clients, and cost what they cost.
     times = {} if options.gzip else {"p50 ms": seen["p50"], "p99 ms": seen["p99"], "missed": seen["missed"]}
     return {
@@ -260,6 +317,57 @@ async def serve(options: argparse.Namespace) -> dict[str, float]:
         "KiB / client": memory,
         "KiB/s to a client": seen["bytes"] / options.seconds / max(1, options.clients - options.stalled) / 1024,
     }
+
+
+def until_last(seen: dict[str, tuple[int, int]], appended: dict[str, int] | None, readers: int) -> dict[str, float]:
+    """Percentiles of the time until the last client has a change, in ms, and how many times one had it not.
+
+    Of the changes of one tick the first counts, which the others came with.
+
+    Args:
+        seen: by the moment in which a change was given, when the last client had it, and how many did.
+        appended: by the same when Kafka appended the record, which counts then; None without Kafka.
+    """
+    first = min(map(int, appended or seen), default=0) + int(WARM_UP * 1e9)
+    counted = {made: told for made, told in seen.items() if int(made) >= first}
+    began = {made: int(made) if appended is None else appended[made] for made in counted}
+    times = [(last - began[made]) / 1e6 for made, (last, _) in counted.items()]
+    cuts = statistics.quantiles(times, n=100) if len(times) > 1 else [float("nan")] * 99
+    missed = sum(readers - count for _, count in counted.values())
+    return {"p50": cuts[49], "p99": cuts[98], "missed": missed}
+
+
+# --- Kafka ------------------------------------------------------------------------------------------------------------
+
+
+async def write(options: argparse.Namespace) -> None:
+    """Write changes to Kafka, each when it is due; print when Kafka appended each transition, by its stamp."""
+    from aiokafka import AIOKafkaProducer
+
+    from streams import topics
+    from streams.events import Transition, encode
+
+    producer = AIOKafkaProducer(bootstrap_servers=options.kafka, acks="all")
+    await producer.start()
+    market, loop = Records(), asyncio.get_running_loop()
+    sent: dict[str, asyncio.Future[Any]] = {}
+    print("ready", flush=True)
+    began, given = loop.time(), 0
+    while (now := loop.time()) < began + WARM_UP + options.seconds:
+        while given < (now - began) * options.rate:
+            stamped = stamp()
+            record = market.next(stamped)
+            is_line = isinstance(record, Transition)
+            topic = topics.TRANSITIONS if is_line else topics.QUOTES
+            acknowledged = await producer.send(topic.name, encode(record), record.code.encode())
+            if is_line:
+                sent[stamped.removeprefix(MARK.decode())] = acknowledged
+            given += 1
+        await asyncio.sleep(0.001)
+    await producer.stop()
+    # Kafka's clock is the machine's, and ours does not jump.
+    apart = time.time_ns() - time.monotonic_ns()
+    print(json.dumps({made: one.result().timestamp * 1_000_000 - apart for made, one in sent.items()}), flush=True)
 
 
 # --- clients ----------------------------------------------------------------------------------------------------------
@@ -317,37 +425,33 @@ async def read(options: argparse.Namespace) -> None:
         open_ones.append((sock, None))  # type: ignore[arg-type]
     gc.freeze()
     await asyncio.to_thread(sys.stdin.read)
-    readers = options.clients - options.stalled
-    first = min((int(made) for made in last), default=0) + int(WARM_UP * 1e9)
-    times = [(now - int(made)) / 1e6 for made, (now, _) in last.items() if int(made) >= first]
-    missed = sum(readers - n for made, (_, n) in last.items() if int(made) >= first and n < readers)
-    cuts = statistics.quantiles(times, n=100) if len(times) > 1 else [float("nan")] * 99
-    print(json.dumps({"p50": cuts[49], "p99": cuts[98], "bytes": count[0], "missed": missed}))
+    print(json.dumps({"seen": {made.decode(): seen for made, seen in last.items()}, "bytes": count[0]}))
 
 
 def main() -> None:
     """Be a server with its clients, or its clients."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=[*SERVERS, "clients"])
+    parser.add_argument("kind", choices=[*SERVERS, "clients", "writer"])
     parser.add_argument("--clients", type=int, default=1_000)
     parser.add_argument("--stalled", type=int, default=0)
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--gzip", type=int, default=0)
+    parser.add_argument("--kafka", default="", help="where changes come from; else they are given to the server")
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="asyncio")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if options.kind == "clients" or options.loop == "uvloop":
+    if options.kind in ("clients", "writer") or options.loop == "uvloop":
         import uvloop
 
         run: Any = uvloop.run
     else:
         run = asyncio.run
-    if options.kind == "clients":
-        run(read(options))
+    if options.kind in ("clients", "writer"):
+        run(read(options) if options.kind == "clients" else write(options))
         return
     figures = run(serve(options))
     print(json.dumps(figures), flush=True)

@@ -65,6 +65,7 @@ def answer(route: Route) -> None:
 def performance() -> list[dict[str, Any]]:
     """How conditions might have fared: some well, some not, some too seldom to say."""
     dice, rows = random.Random(5), []
+    as_of = (datetime.now(KST) - timedelta(seconds=80)).isoformat()
     for number, condition in enumerate(CONDITIONS[:7]):
         cases, drift = (12, 140, 320, 85, 410, 33, 260)[number], (0.3, 0.45, -0.25, 0.1, 0.02, 0.6, -0.05)[number]
         for step, horizon in enumerate(("1m", "5m", "30m", "close", "next_open", "best", "worst")):
@@ -76,6 +77,7 @@ def performance() -> list[dict[str, Any]]:
                 "positive": min(0.95, max(0.05, 0.5 + mean / 6)), "low": mean - half, "high": mean + half,
                 "sample_mean": 0.03, "sample_cases": 4_000, "difference": mean - 0.03,
                 "difference_low": mean - half - 0.03, "difference_high": mean + half - 0.03, "gaps": int(number == 1),
+                "as_of": as_of,
             })  # fmt: skip
     return rows
 

@@ -55,6 +55,7 @@ async def asking(
         welcome,
         Access(tokens),
         trusted=networks(trusted),
+        takes=lambda method, path: "GET, OPTIONS" if path == "/api/status" else None,
         wall=lambda: clocks.wall,
         steady=lambda: clocks.steady,
     )
@@ -358,6 +359,41 @@ async def test_a_program_writes_with_its_token_alone(token: Token, expected: int
     async with asking(WRITER, READER) as client:
         answer = await client.post("/api/commands/recommend", headers=bearer(token.secret))  # type: ignore[arg-type]
         assert answer.status_code == expected
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
+@pytest.mark.parametrize(
+    ("tokens", "headers", "expected"),
+    [
+        pytest.param((), {}, 405, id="without tokens"),
+        pytest.param((), {"Host": "evil.example"}, 421, id="without tokens, by another name"),
+        pytest.param((), {"Origin": "https://evil.example"}, 403, id="without tokens, from another site"),
+        pytest.param((), {"Sec-Fetch-Site": "same-site"}, 403, id="without tokens, from a sibling domain"),
+        pytest.param((WRITER,), {}, 401, id="nobody"),
+        pytest.param((WRITER,), bearer("a wrong one"), 401, id="a wrong token"),
+        pytest.param((WRITER,), {"Cookie": f"{guard.COOKIE}=x"}, 401, id="no session"),
+        pytest.param((WRITER,), bearer(WRITER.secret), 405, id="a token"),
+        pytest.param((READER,), bearer(READER.secret), 405, id="a token that may only read"),
+    ],
+)
+async def test_only_who_may_ask_is_told_how_a_path_is_asked(
+    tokens: tuple[Token, ...], headers: dict[str, Any], expected: int, method: str
+) -> None:
+    async with asking(*tokens, host="localhost" if not tokens else HOST) as client:
+        answer = await client.request(method, "/api/status", headers=headers)
+        assert (answer.status_code, answer.headers.get("allow")) == (
+            expected,
+            "GET, OPTIONS" if expected == 405 else None,
+        )
+        assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize(("headers", "expected"), [(OWN, 405), (OWN | {"Sec-Fetch-Site": "cross-site"}, 403)])
+async def test_a_session_is_told_how_a_path_is_asked_but_no_other_site(headers: dict[str, str], expected: int) -> None:
+    async with asking(WRITER) as client:
+        await log_in(client)
+        assert (await client.post("/api/status", headers=headers)).status_code == expected
+        assert (await client.post("/logout", headers={"X-Hitstream-CSRF": "x"})).status_code == 403
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------

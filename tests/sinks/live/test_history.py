@@ -294,14 +294,14 @@ async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_da
         maker.command(f"INSERT INTO hit_returns VALUES ('{PAST}', '', 0, '{noon}')")
         assert await told() == {(1.0, None)}, "one of the days was never filled"
         maker.command(f"INSERT INTO hit_returns VALUES ('{TODAY.date()}', '', 0, '{later}')")
-        assert await told() == {(77.0, "2026-11-24T03:00:00Z")}, "as of the day that was filled first"
+        assert await told() == {(77.0, "2026-11-24T03:10:00Z")}, "as of the newest day: the other one was over"
         assert asked == ["days", "kept"]
         assert len(await told()) == 1
         assert asked == ["days"], "the answer was kept"
         assert len(await told(two_days.replace("cost=1", "cost=2"))) == 1
         assert asked == ["days", "kept"]
         maker.command(f"INSERT INTO hit_returns VALUES ('{PAST}', '', 0, '{later}')")
-        assert await told() == {(77.0, "2026-11-24T03:10:00Z")}
+        assert await told() == {(77.0, "2026-11-24T03:10:00Z")}, "an earlier day filled again is not newer"
         assert asked == ["days", "kept"]
         both = await asyncio.gather(*(client.get(two_days.replace("cost=1", "cost=3")) for _ in range(3)))
         assert asked.count("kept") == 2, "who asks at once asks once"

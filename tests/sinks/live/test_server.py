@@ -419,6 +419,42 @@ async def test_a_wrong_question_is_told_so(path: str, expected: int) -> None:
         assert answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PATCH", "/api/status", "GET, OPTIONS"),
+        ("DELETE", "/api/conditions/main/a/b", "GET, OPTIONS"),
+        ("POST", "/api/live", "GET"),
+        ("OPTIONS", "/api/live", "GET"),
+        ("GET", "/api/commands/recommend", "POST, OPTIONS"),
+        ("PUT", "/api/commands/withdraw", "POST, OPTIONS"),
+        ("POST", "/", "GET, OPTIONS"),
+    ],
+)
+async def test_another_method_is_told_which_there_are(method: str, path: str, allow: str) -> None:
+    async with answering() as live:
+        answer = await live.client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+        assert f"{allow} only" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/api/transitions?date=x", "date: "),
+        ("/api/transitions?limit=0&date=x", "limit: "),
+        ("/api/performance?from=x&to=2026-03-04", "from: "),
+        ("/api/performance?from=2026-03-04&to=x", "to: "),
+        ("/api/recommendations?state=half", "state: "),
+        ("/api/transitions?cursor=" + 201 * "x", "cursor: "),
+        ("/api/performance?to=2026-03-04", "'from'"),
+    ],
+)
+async def test_a_wrong_parameter_has_the_name_that_it_was_asked_by(path: str, named: str) -> None:
+    async with answering() as live:
+        assert named in (await live.get(path)).json()["error"]
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { Performance } from "../src/lib/contract";
 import { expiryAt } from "../src/lib/expiry";
 import { minutesOf } from "../src/lib/minutes";
-import { byCondition, differenceOf, meanOf, positiveOf } from "../src/lib/performance";
+import { asOf, byCondition, differenceOf, meanOf, positiveOf } from "../src/lib/performance";
 import { parse } from "../src/lib/time";
 import { at, NINE } from "./samples";
 
@@ -32,6 +32,18 @@ describe("the share that rose", () => {
     expect(positiveOf(row({ positive: 0, priced: 3 })).interval).toBe("0 … 56");
   });
   test("is no figure without cases", () => expect(positiveOf(row({ positive: null, priced: 0 })).value).toBeNull());
+});
+
+describe("as of when figures are", () => {
+  const now = parse(at(19_920)); // 14:32
+  test.each([
+    ["worked out for the answer: when it came", null, { moment: "14:32", age: null }],
+    ["a minute old: as new as they get", at(19_860), { moment: "14:31", age: null }],
+    ["older: how old, too", at(17_640), { moment: "13:54", age: 2_280 }],
+    ["of a past day: its date", at(19_920 - 3 * 86_400), { moment: "07-10 14:32", age: null }],
+  ] as const)("%s", (_, as_of, said) => expect(asOf([row({ as_of })], now, now)).toEqual(said));
+  test("is when the answer came as long as it could not be renewed", () =>
+    expect(asOf([row()], now - 600_000, now)).toEqual({ moment: "14:22", age: 600 }));
 });
 
 test("rows are found by account and condition, in the order of time", () => {

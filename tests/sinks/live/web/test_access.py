@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from screen import DIP, HIGH, Screen, Server, Story, new_screen, screen_of
 
 from sinks.live import page as built
@@ -190,6 +190,7 @@ def test_a_dialog_keeps_the_focus_and_gives_it_back(screen: Screen) -> None:
     furnish(screen.server)
     screen.open()
     page = screen.page
+    expect(page.locator('[data-testid="recommend-button"]')).to_be_enabled()  # once it is known who the reader is
     page.focus('[data-testid="recommend-button"]')
     page.keyboard.press("Enter")
     page.wait_for_selector("dialog[open]")

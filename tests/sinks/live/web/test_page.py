@@ -11,8 +11,8 @@ import io
 from datetime import timedelta
 
 import pytest
-from playwright.sync_api import expect
-from screen import DIP, HIGH, NAMES, Screen, Story
+from playwright.sync_api import Browser, expect
+from screen import DIP, HIGH, NAMES, Screen, Server, Story, new_screen
 
 from sinks.live.access import Access, read_tokens
 from sinks.live.commands import Refused
@@ -274,6 +274,11 @@ def test_a_condition_never_shows_a_bare_percentage(screen: Screen, story: Story)
     for text in figures.all_inner_texts():
         assert "n " in text, text
         assert "[" in text or "구간 없음" in text, text
+    as_of = panel.locator('[data-testid="performance-as-of"]')
+    expect(as_of).to_have_text("09:00 기준")
+    server.pass_time(600)
+    server.feed(story.enter("005930", DIP))
+    expect(as_of).to_have_text("09:00 기준 (10분 전)")
     expect(panel.locator('[data-testid="performance-gaps"]')).to_contain_text("공백이 2번")
     expect(panel.locator(".u-wrap canvas")).to_be_visible()
     refused = page.locator(f'[data-testid="condition-panel"][data-condition="{DIP}"]')
@@ -283,6 +288,36 @@ def test_a_condition_never_shows_a_bare_percentage(screen: Screen, story: Story)
     page.wait_for_selector('[data-testid="member"]')
     assert screen.rows("member", "data-code") == ["005930"]
     assert screen.rows("performance-row", "data-horizon")[-2:] == ["best", "worst"]
+
+
+@pytest.mark.parametrize(
+    ("lang", "said"),
+    [
+        ("ko", "5초 안에 CNSRREQ 응답 없음 (3번 중 2번째 시도)"),
+        ("en", "CNSRREQ was not answered within 5 s (try 2 of 3)"),
+    ],
+)
+def test_a_cause_is_in_the_language_of_the_page(chromium: Browser, server: Server, lang: str, said: str) -> None:
+    story = Story(server)
+    server.feed(
+        *story.opening(), story.subscription(HIGH, "unanswered", "CNSRREQ was not answered within 5 s (try 2 of 3)")
+    )
+    with new_screen(chromium, server, lang=lang) as screen:
+        for place in ("#/", "#/conditions", "#/health"):
+            screen.open(place)
+            expect(screen.page.get_by_text(said).first).to_be_visible()
+        assert screen.errors == []
+
+
+def test_a_quiet_condition_says_when_it_was_looked_at(screen: Screen, story: Story) -> None:
+    server = screen.server
+    server.feed(story.enter("005930"))
+    server.pass_time(70)
+    server.feed(story.subscription(HIGH, "live", "quiet since 09:00:00; audit at 09:01:00: agrees"))
+    screen.open("#/health")
+    quiet = screen.page.locator(f'[data-testid="subscription"][data-condition="{HIGH}"]')
+    expect(quiet).to_have_attribute("data-word", "quiet")
+    expect(quiet).to_contain_text("09:00:00부터 조용함 · 09:01:00 점검: 일치")
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

@@ -344,7 +344,7 @@ export interface Performance {
   readonly difference_high: number | null;
   /** Gaps that overlap. */
   readonly gaps: number;
-  /** When the figures were worked out; null: just now. Today's may be a minute or two old. */
+  /** How far the figures go: when the newest day of them was worked out; null: just now. Today's may be a minute or two old. */
   readonly as_of?: Instant | null;
 }
 

@@ -3,6 +3,7 @@
 import type { Performance } from "./contract";
 import { formatPercent } from "./prices";
 import { conditionKey } from "./store";
+import { kstDate, kstMoment, parse } from "./time";
 
 export const HORIZONS = ["1m", "5m", "30m", "close", "next_open", "best", "worst"] as const;
 
@@ -56,6 +57,28 @@ export function positiveOf(row: Performance): Figure {
     cases: priced,
     isClear: priced >= FEW && (centre - half > 0.5 || centre + half < 0.5),
   };
+}
+
+/** Milliseconds after which it is said how old figures are: younger ones are as new as they get. */
+const OLD = 300_000;
+
+export interface AsOf {
+  /** `14:32`, with the date where it is another day's. */
+  readonly moment: string;
+  /** Seconds, where it is of today and older than a few minutes; else null. */
+  readonly age: number | null;
+}
+
+/**
+ * As of when figures are.
+ *
+ * @param answered when they were answered (market milliseconds), which counts where they were worked out for the answer
+ */
+export function asOf(rows: readonly Performance[], answered: number, now: number): AsOf {
+  const told = rows.flatMap(({ as_of }) => (as_of ? [parse(as_of)] : []));
+  const at = told.length > 0 ? Math.max(...told) : answered;
+  const isOld = now - at >= OLD && kstDate(at) === kstDate(now);
+  return { moment: kstMoment(at, now), age: isOld ? (now - at) / 1000 : null };
 }
 
 /** Rows by `conditionKey`, each in the order of the horizons. */

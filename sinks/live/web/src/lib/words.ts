@@ -1,9 +1,13 @@
-/** Every word on the page, in Korean and in English; those of single views are in `words-views`. Pure. */
+/**
+ * Every word on the page, in Korean and in English; those of single views are in `words-views`, the Korean of causes is in
+ * `words-causes`. Pure.
+ */
 
 import type { ConditionWord } from "./condition";
 import type { Cause, Transition } from "./contract";
 import type { Feed } from "./freshness";
 import { kstTime, parse } from "./time";
+import { koreanCause } from "./words-causes";
 import { numbers, viewsEn, viewsKo } from "./words-views";
 
 export type Language = "ko" | "en";
@@ -321,6 +325,8 @@ const ko = {
     waiting: "대기",
   } as Readonly<Record<string, string>>,
 
+  /** A cause as the product or Kiwoom gives it. */
+  told: koreanCause,
   number: (value: number) => numbers.format(value),
   duration: (seconds: number) => duration(seconds, PARTS_KO),
   age: (seconds: number) => age(seconds, PARTS_KO),
@@ -577,6 +583,7 @@ const en: Words = {
     waiting: "waiting",
   },
 
+  told: (cause) => cause,
   number: (value) => numbers.format(value),
   duration: (seconds) => duration(seconds, PARTS_EN),
   age: (seconds) => age(seconds, PARTS_EN),
