@@ -384,6 +384,8 @@ class Session:
         self._searches: dict[str, _Search] = {}
         # Searches that were given up, by seq: an answer may still come, and must not be taken for a snapshot.
         self._strays: dict[str, int] = {}
+        # Until when such an answer may still come to a seq that is another condition's now: it is asked for after that.
+        self._taken_until: dict[str, float] = {}
         # Searches in a row that came to nothing, and until when, if they are too many, none is sent; whether requests
         # that were made in their stead have been answered as they should.
         self._barren = 0
@@ -647,8 +649,9 @@ class Session:
     def _unresolved(
         self, subscription: _Subscription, conditions: Sequence[tuple[str, str]], found: list[str], now: Moment
     ) -> None:
-        if not found and subscription.registered and not subscription.absent:
-            # A list may be incomplete for once: what is registered is given up only when a second one lacks it too.
+        if not (found or subscription.absent) and subscription.registered and subscription.seq not in self._known:
+            # A list may be incomplete for once: what is registered is given up only when a second one lacks it too –
+            # or at once when its number is another condition's.
             subscription.absent = True
             if subscription.step == "probe":
                 self._request_anew(subscription)
@@ -1079,6 +1082,7 @@ class Session:
 
     def _request(self, subscription: _Subscription, not_before: float = 0.0) -> None:
         subscription.step, subscription.again_at = "queued", None
+        not_before = max(not_before, self._taken_until.get(subscription.seq, 0.0))
         self._queue.append(_Outgoing("request", subscription.name, subscription.seq, not_before))
 
     def _request_anew(self, subscription: _Subscription) -> None:
@@ -1101,6 +1105,10 @@ class Session:
         subscription.audit_at, subscription.comparing = None, False
         if (search := self._searches.get(subscription.seq)) is not None:
             self._strays[subscription.seq] = self._strays.get(subscription.seq, 0) + 1
+            self._taken_until[subscription.seq] = search.reply_by
+            for item in self._queue:
+                if item.kind == "request" and item.seq == subscription.seq:
+                    item.not_before = max(item.not_before, search.reply_by)
             self._drop_search(search)
 
     def _drop_queued(self, subscription: _Subscription) -> None:

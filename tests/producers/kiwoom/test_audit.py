@@ -507,6 +507,34 @@ def test_a_condition_that_is_renumbered_is_followed() -> None:
     ][2:] == [("눌림목", "0"), ("돌파", "1")]
 
 
+def test_a_condition_that_vanishes_from_a_number_that_another_has_now_is_given_up_at_once() -> None:
+    """What is registered under the number is the other one's: whoever kept it would be deaf, and never audited."""
+    server = live("돌파", "눌림목")
+    server.names = {"0": "눌림목", "2": "급등"}
+    server.answer({"trnm": "CNSRLST"})
+    assert [c.state for c in server.all(Changed) if c.condition == "돌파"][-1] == "missing"
+    server.names = {"0": "돌파", "1": "눌림목"}
+    server.wait(400)
+    assert [c.state for c in server.all(Changed) if c.condition == "돌파"][-1] == "live"
+    assert server.registered == {"0", "1"}
+    assert {audited.condition for audited in server.all(Audited)[-2:]} == {"돌파", "눌림목"}
+
+
+def test_a_number_that_changes_hands_while_it_is_searched_is_asked_for_once_no_answer_can_come() -> None:
+    server = live("돌파", "눌림목")
+    server.search = lambda _: None
+    while not server.searches:
+        server.wait(1)
+    (searched,) = {json.loads(text)["seq"] for text in server.sent if '"search_type":"0"' in text}
+    asked, sent = server.t, len(server.sent)
+    server.names = {"0": "눌림목", "1": "돌파"}
+    server.answer({"trnm": "CNSRLST"})
+    request = f'"seq":"{searched}","search_type":"1"'
+    while not any(request in text for text in server.sent[sent:]):
+        server.wait(0.5)
+    assert server.t - asked >= Timing().search_deadline - 1
+
+
 def test_the_market_clock_is_asked_for_after_the_conditions_and_heard() -> None:
     server = live("돌파", market_clock=True)
     assert [json.loads(text)["trnm"] for text in server.sent if text != PING][-1] == "REG"
