@@ -13,7 +13,7 @@ class ClickHouseSettings(BaseModel):
     dsn: str = Field("", description="clickhouse://user:password@host:8123/database (clickhouses:// for TLS).")
     cluster: str = Field("", description="Cluster on which `migrate` makes the tables, replicated and distributed.")
     group: str = Field("hitstream-clickhouse", description="Consumer group of the writers.")
-    batch_rows: int = Field(10_000, ge=1, description="Records that end a batch.")
+    batch_rows: int = Field(20_000, ge=1, description="Records that end a batch.")
     batch_seconds: float = Field(0.5, gt=0, description="Seconds that end a batch.")
     keep_events: int = Field(
         0, ge=0, le=36_500, description="Days that hits, snapshots and searches are kept; 0 for ever."
