@@ -63,8 +63,6 @@ WITH
             account,
             condition,
             count() AS hits,
-            sumForEach(kept.counts) AS counts,
-            sumForEach(kept.sums) AS sums,
             quantilesExactInclusiveForEach(0.25, 0.5, 0.75)(returns) AS quartiles,
             sumForEach(arrayMap(gross -> ifNull(gross > {cost:Float64}, 0), returns)) AS above,
             sumForEach(arrayMap((cases, gross) -> if(gross IS NULL, 0, cases), sample_cases, returns)) AS compared,
@@ -94,7 +92,9 @@ WITH
             sumForEach(arrayMap(n -> n > 0, clusters.counts)) AS number,
             sumForEach(arrayMap(n -> n * n, clusters.counts)) AS nn,
             sumForEach(arrayMap((n, t) -> n * t, clusters.counts, clusters.sums)) AS nt,
-            sumForEach(arrayMap(t -> t * t, clusters.sums)) AS tt
+            sumForEach(arrayMap(t -> t * t, clusters.sums)) AS tt,
+            sumForEach(clusters.counts) AS counts,
+            sumForEach(clusters.sums) AS sums
         FROM clusters
         GROUP BY account, condition, by
     ),
@@ -105,14 +105,14 @@ WITH
             condition,
             horizon,
             t.hits AS hits,
-            t.counts[h] AS priced,
-            if(priced > 0, t.sums[h] / priced, NULL) AS mean,
+            s.counts[h] AS priced,
+            if(priced > 0, s.sums[h] / priced, NULL) AS mean,
             arrayMap(quartile -> quartile - {cost:Float64}, t.quartiles[h]) AS quartiles,
             t.above[h] AS above,
             t.compared[h] AS compared,
-            t.counts[7 + h] AS pairs,
+            s.counts[7 + h] AS pairs,
             if(pairs > 0, t.sample_total[h] / pairs, NULL) AS sample_mean,
-            if(pairs > 0, t.sums[7 + h] / pairs, NULL) AS difference,
+            if(pairs > 0, s.sums[7 + h] / pairs, NULL) AS difference,
             t.across[h] AS across,
             arrayMap(
                 (k, m) -> arrayMap(
@@ -126,7 +126,12 @@ WITH
         FROM totals AS t
         INNER JOIN
         (
-            SELECT account, condition, arraySort(groupArray((by, number, nn, nt, tt))) AS clustered
+            SELECT
+                account,
+                condition,
+                arraySort(groupArray((by, number, nn, nt, tt))) AS clustered,
+                anyIf(squares.counts, by = 2) AS counts,
+                anyIf(squares.sums, by = 2) AS sums
             FROM squares
             GROUP BY account, condition
         ) AS s ON s.account = t.account AND s.condition = t.condition
