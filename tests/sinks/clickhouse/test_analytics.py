@@ -353,7 +353,7 @@ def test_the_interval_is_clustered_by_stock_and_by_day(client: Client, tape: Tap
     """Returns 1, 3 (Monday: a, b) and 2, 6 (Tuesday: a, b), one minute each, worked out by hand.
 
     Mean 3; residuals -2, 0, -1, 3. Sums by stock -3, 3: 2 * 18 / 16 = 2.25. By day -2, 2: 2 * 8 / 16 = 1. By both
-    4/3 * 14 / 16 = 1.1667. Their balance is 2.0833, less than 2.25 alone, which counts: 3 ± 12.7062 * 1.5.
+    4/3 * 14 / 16 = 1.1667. Their balance is 25/12, and neither of the two is the floor: 3 ± 12.7062 * √(25/12).
     """
     for day, returns in ((MONDAY, (1, 3)), (TUESDAY, (2, 6))):
         tape.on(day)
@@ -363,7 +363,7 @@ def test_the_interval_is_clustered_by_stock_and_by_day(client: Client, tape: Tap
     tape.write(client)
     [row] = [row for row in ask(client, "condition_performance", cost=0.0) if row["horizon"] == "1m"]
     assert (row["mean"], row["median"], row["q1"], row["q3"]) == tuple(map(pytest.approx, (3, 2.5, 1.75, 3.75)))
-    assert row["high"] - row["mean"] == pytest.approx(12.706204736 * 1.5)
+    assert row["high"] - row["mean"] == pytest.approx(12.706204736 * (25 / 12) ** 0.5)
     assert row["mean"] - row["low"] == pytest.approx(row["high"] - row["mean"])
     assert row["difference"] == pytest.approx(2)
     assert row["difference_high"] - row["difference"] == pytest.approx(row["high"] - row["mean"]), "less one everywhere"
@@ -379,6 +379,17 @@ def test_what_stocks_and_days_each_add_is_added(client: Client, tape: Tape) -> N
     tape.write(client)
     [row] = [row for row in ask(client, "condition_performance", cost=0.0) if row["horizon"] == "1m"]
     assert row["high"] - row["mean"] == pytest.approx(12.706204736 * (0.25 + 0.25 - 1 / 6) ** 0.5)
+
+
+def test_hits_that_are_less_alike_than_by_chance_have_the_smaller_variance(client: Client, tape: Tape) -> None:
+    """Returns 1, 0 (Monday: a, b) and 0, 2 (Tuesday): by stock 2 * 0.5 / 16, by day the same, by both more."""
+    for day, returns in ((MONDAY, (1, 0)), (TUESDAY, (0, 2))):
+        tape.on(day)
+        for code, percent in zip(("00000a", "00000b"), returns, strict=True):
+            tape.hit("A", code, "09:15:20").bar(code, "09:16", (100, 100 + percent, 100, 100 + percent))
+    tape.write(client)
+    [row] = [row for row in ask(client, "condition_performance", cost=0.0) if row["horizon"] == "1m"]
+    assert row["high"] - row["mean"] == pytest.approx(12.706204736 * 0.25)
 
 
 @pytest.mark.parametrize(("codes", "days"), [(("00000a", "00000b"), (MONDAY,)), (("00000a",), (MONDAY, TUESDAY))])
