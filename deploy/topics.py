@@ -132,6 +132,7 @@ async def ensure(
                 refused.append(partitions)
             if differing and not check:
                 await _alter(admin, topic, found.own)
+                await _await_settings(admin, topic)
             if words := "; ".join(filter(None, (partitions, unavailable(topic, found), differing))):
                 drift[topic.name] = words
         if refused and not check:
@@ -238,6 +239,20 @@ async def _alter(admin: AIOKafkaAdminClient, topic: topics.Topic, own: Mapping[s
     for code, message, *_ in (r for response in responses for r in response.resources):
         if code:
             raise NotCreated(f"The Kafka cluster refused to change {topic.name}: {_words(code, [message])}.")
+
+
+async def _await_settings(admin: AIOKafkaAdminClient, topic: topics.Topic) -> None:
+    """Wait until the broker tells what was set: its controller has taken it, the brokers hear of it a little later."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                settings, unverified = await _settings(admin, [topic.name])
+                in_force, _ = settings.get(topic.name, ({}, {}))
+                if unverified or topic.config.items() <= in_force.items():
+                    return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise NotCreated(f"The Kafka cluster still tells the old settings of {topic.name} after 10 s.") from None
 
 
 def _words(code: int, message: Iterable[Any]) -> str:
