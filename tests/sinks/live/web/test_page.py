@@ -11,7 +11,7 @@ import io
 from datetime import timedelta
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from screen import DIP, HIGH, NAMES, Screen, Server, Story, new_screen
 
 from sinks.live.access import Access, read_tokens
@@ -369,6 +369,28 @@ def test_withdrawing_asks_first(screen: Screen, story: Story) -> None:
     assert isinstance(asked, Withdraw)
     assert (asked.account, asked.code, asked.by) == ("main", "005930", "trader")
     assert codes(screen) == ["005930"], "it stands until the stream says otherwise"
+
+
+def test_a_key_that_is_quicker_than_the_answer_who_the_reader_is_counts(screen: Screen, story: Story) -> None:
+    del story
+    page, held = screen.page, list[Route]()
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/session", hold)
+    screen.open()
+    page.keyboard.press("r")
+    page.keyboard.type("ㅅㅅㅈㅈ")
+    page.wait_for_selector("#stock-005930")
+    page.keyboard.press("Enter")
+    dialog = page.locator('[data-testid="dialog-recommend"]')
+    expect(dialog.locator(".problem")).to_have_count(0)
+    expect(dialog.locator('[type="submit"]')).to_be_disabled()
+    for route in held:
+        route.continue_()
+    dialog.locator('[type="submit"]').click()
+    expect(page.locator('[data-testid="sent-command"]')).to_have_attribute("data-state", "sent")
 
 
 def test_a_refused_command_says_why_and_can_be_sent_again(screen: Screen, story: Story) -> None:

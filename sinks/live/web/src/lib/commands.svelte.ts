@@ -17,6 +17,11 @@ class Commands {
     return this.session?.may_write ?? false;
   }
 
+  /** Whether the server has said that this reader may send none. Until it has said anything, a command may be prepared. */
+  get isReadOnly(): boolean {
+    return this.session?.may_write === false;
+  }
+
   /** Whether the server can be asked about other days; it may until it has said that it cannot. */
   get hasHistory(): boolean {
     return this.session?.has_history ?? true;
