@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -52,6 +53,7 @@ def run(
     Returns:
         the exit code.
     """
+    faulthandler.enable()
     _keep_memory_together()
     logs.configure(settings.log)
     structlog.contextvars.bind_contextvars(role=name)

@@ -17,6 +17,7 @@ of `streams.app` kill workers to prove it.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -42,6 +43,17 @@ class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         # Faust says 1.5 s, for which whoever goes to another offset may wait: an answer must come before he is asked.
         consumer._fetch_max_wait_ms = int(self.transport.fetch_wait * 1000)
         return consumer
+
+    def close(self) -> None:
+        """Close the connections, in the loop that reads from them.
+
+        Faust, which is asked to where partitions come while it stops, does it in the app's loop. A process on uvloop
+        does not survive that.
+        """
+        if self._consumer is not None:
+            self._consumer._closed = True
+            for part in (self._consumer._client, self._consumer._coordinator):
+                asyncio.run_coroutine_threadsafe(part.close(), self.thread_loop)
 
 
 class _NothingRead(dict[Any, Any]):

@@ -35,6 +35,7 @@ async def hang(kafka: str, stop: Stop) -> int:
         assert successor.end(signal.SIGTERM) == 0
         sleeper.process.send_signal(signal.SIGCONT)
         code = await sleeper.ended()
+        print(*sleeper.said(), sep="\n")
         await publish(kafka, [hit(CODE, 5)])
         heir = workers.start(clock)
         await eventually(lambda: caught_up(kafka))
