@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -58,6 +59,16 @@ except HitstreamError as error:
 except asyncio.CancelledError:
     pass
 """
+
+
+def pytest_configure() -> None:
+    """Keep CPython from failing where a traceback is told in the middle of parsing (python/cpython#106905).
+
+    A future whose error nobody looked at is told of when it is collected. When that is while hypothesis or pytest parse
+    something, marking the place in the line parses as well, and the outer parse ends in a SystemError.
+    """
+    if sys.version_info < (3, 13):
+        traceback._extract_caret_anchors_from_line_segment = lambda segment: None  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
