@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 TABLES: Final = {
     "keep_events": ("condition_events", "condition_snapshots", "searches", "search_results"),
-    "keep_decisions": ("transitions", "search_reasons", "commands", "recommendations", "gaps", "hit_returns"),
+    "keep_decisions": ("transitions", "search_reasons", "commands", "recommendations", "gaps", "day_returns"),
     "keep_quotes": ("quotes",),
     "keep_bars": ("bars",),
     "keep_statuses": ("statuses",),

@@ -1,4 +1,4 @@
-"""Keeping what became of each hit: `hit_returns`, filled by day from what `condition_returns` says of it.
+"""Keeping what became of each hit: `day_returns`, filled by day from what `condition_returns` says of it.
 
 The sink runs `keep` beside its writing. A day is filled again when anything that its figures rest on came since: its
 transitions, quotes, minute and daily bars and gaps, and the next market day's daily bars, whose opens are `next_open`.
@@ -57,33 +57,80 @@ SELECT 'gaps' AS what, arrayJoin(arrayMap(n -> toDate(from_at, 'Asia/Seoul') + n
     max(inserted_at) AS newest
 FROM gaps WHERE date BETWEEN {first:Date} AND {last:Date} GROUP BY day
 UNION ALL
-SELECT 'filled' AS what, date AS day, max(filled_at) AS newest FROM hit_returns
-WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND entry = 0 GROUP BY day
+SELECT 'filled' AS what, date AS day, max(filled_at) AS newest FROM day_returns
+WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND condition = '' GROUP BY day
 """
 """The rows that `stale` and `kept` judge by, for the dates from `first` to `last`."""
 
-# The day's own row last, in the same block as the hits'.
+# The row of no condition last, in the same block as the others.
 _FILL: Final = """
-INSERT INTO hit_returns (date, account, condition, code, entry, reference, reference_at, complete, returns,
-    sample_returns, sample_cases, across_gap, filled_at)
-SELECT * FROM
-(
-    SELECT date, account, condition, code, entry, any(reference) AS reference, any(reference_at) AS reference_at,
-        any(ifNull(complete, 0)) AS complete,
-        arrayMap(each -> each.2, arraySort(each -> each.1, groupArray((number, return)))) AS returns,
-        arrayMap(each -> each.2, arraySort(each -> each.1, groupArray((number, sample_return)))) AS sample_returns,
-        arrayMap(each -> each.2, arraySort(each -> each.1, groupArray((number, sample_cases)))) AS sample_cases,
-        arrayMap(each -> each.2, arraySort(each -> each.1, groupArray((number, across_gap)))) AS across_gap,
-        toDateTime64('{at}', 6, 'UTC') AS filled_at
-    FROM
+INSERT INTO day_returns (date, account, condition, codes, entries, references, reference_ats, completes, returns,
+    sample_returns, sample_cases, across_gap, compared, sample_totals, across, stocks, stock_counts, stock_sums, counts,
+    sums, cells, cells_nn, cells_nt, cells_tt, filled_at)
+WITH
+    hits AS
     (
-        SELECT *, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon) AS number
-        FROM condition_returns(from_date = '{day}', to_date = '{day}', cost = 0)
+        SELECT account, condition, code, entry, any(reference) AS reference, any(reference_at) AS reference_at,
+            any(ifNull(complete, 0)) AS complete,
+            arraySort(each -> each.1, groupArray((number, return, sample_return, sample_cases, across_gap))) AS figures,
+            arrayConcat(
+                arrayMap(each -> each.2 IS NOT NULL, figures),
+                arrayMap(each -> (each.2 - each.3) IS NOT NULL, figures)) AS counts,
+            arrayConcat(
+                arrayMap(each -> ifNull(each.2, 0), figures),
+                arrayMap(each -> ifNull(each.2 - each.3, 0), figures)) AS sums
+        FROM
+        (
+            SELECT *, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon) AS number
+            FROM condition_returns(from_date = '{day}', to_date = '{day}', cost = 0)
+        )
+        GROUP BY account, condition, code, entry
+    ),
+    by_stock AS
+    (
+        SELECT account, condition, code,
+            arraySort(hit -> hit.1, groupArray((entry, reference, reference_at, complete, figures))) AS hits,
+            sumForEach(hits.counts) AS counts, sumForEach(hits.sums) AS sums
+        FROM hits
+        GROUP BY account, condition, code
+    ),
+    by_condition AS
+    (
+        SELECT account, condition,
+            arraySort(stock -> stock.1, groupArray((code, hits, by_stock.counts, by_stock.sums))) AS stocks,
+            sumForEach(by_stock.counts) AS counts, sumForEach(by_stock.sums) AS sums,
+            sumForEach(arrayMap(n -> n > 0, by_stock.counts)) AS cells,
+            sumForEach(arrayMap(n -> n * n, by_stock.counts)) AS cells_nn,
+            sumForEach(arrayMap((n, t) -> n * t, by_stock.counts, by_stock.sums)) AS cells_nt,
+            sumForEach(arrayMap(t -> t * t, by_stock.sums)) AS cells_tt
+        FROM by_stock
+        GROUP BY account, condition
     )
-    GROUP BY date, account, condition, code, entry
-    UNION ALL
-    SELECT toDate('{day}'), '', '', '', 0, NULL, NULL, false, [], [], [], [], toDateTime64('{at}', 6, 'UTC')
+SELECT toDate('{day}'), account, condition,
+    arrayMap(hit -> hit.1, hits),
+    arrayMap(hit -> hit.2.1, hits),
+    arrayMap(hit -> hit.2.2, hits),
+    arrayMap(hit -> hit.2.3, hits),
+    arrayMap(hit -> hit.2.4, hits),
+    arrayMap(h -> arrayMap(hit -> hit.2.5[h].2, hits), range(1, 8)),
+    arrayMap(h -> arrayMap(hit -> hit.2.5[h].3, hits), range(1, 8)),
+    arrayMap(h -> arrayMap(hit -> hit.2.5[h].4, hits), range(1, 8)),
+    arrayMap(h -> arrayMap(hit -> hit.2.5[h].5, hits), range(1, 8)),
+    arrayMap(h -> arraySum(hit -> if(hit.2.5[h].2 IS NULL, 0, hit.2.5[h].4), hits), range(1, 8)),
+    arrayMap(h -> arraySum(hit -> if(hit.2.5[h].2 IS NULL, 0, ifNull(hit.2.5[h].3, 0)), hits), range(1, 8)),
+    arrayMap(h -> arrayCount(hit -> hit.2.5[h].5 AND hit.2.5[h].2 IS NOT NULL, hits), range(1, 8)),
+    arrayMap(stock -> stock.1, stocks),
+    arrayMap(stock -> stock.3, stocks),
+    arrayMap(stock -> stock.4, stocks),
+    counts, sums, cells, cells_nn, cells_nt, cells_tt, toDateTime64('{at}', 6, 'UTC')
+FROM
+(
+    SELECT *, arrayFlatten(arrayMap(stock -> arrayMap(hit -> (stock.1, hit), stock.2), stocks)) AS hits
+    FROM by_condition
 )
+UNION ALL
+SELECT toDate('{day}'), '', '', [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [],
+    toDateTime64('{at}', 6, 'UTC')
 """
 _INSERT: Final[dict[str, Any]] = {
     "async_insert": 0,
@@ -125,7 +172,7 @@ def stale(came: Iterable[tuple[str, date, datetime]], behind: timedelta) -> list
 def kept(
     came: Sequence[tuple[str, date, datetime]], first: date, last: date, behind: timedelta = timedelta(0)
 ) -> datetime | None:
-    """When the last of these days was filled, if all of them may be told out of `hit_returns`; else None.
+    """When the last of these days was filled, if all of them may be told out of `day_returns`; else None.
 
     Args:
         came: as for `stale`.

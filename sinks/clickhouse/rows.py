@@ -385,5 +385,5 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The columns of each table, in the order in which they are filled."""
 
-DERIVED: Final = ("hit_returns",)
+DERIVED: Final = ("day_returns",)
 """Tables that no record goes to: worked out of the others, and again at any time, so that no backup holds them."""

@@ -89,7 +89,7 @@ async def run(
     await asyncio.to_thread(migrate, settings)
     client = await connect_async(settings)
     writer = Writer(client, parse_dsn(settings.dsn).address)
-    keeping = asyncio.create_task(keep(settings, now), name="hit_returns")
+    keeping = asyncio.create_task(keep(settings, now), name="day_returns")
     try:
         await consume(
             bootstrap_servers=bootstrap_servers,

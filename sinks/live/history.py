@@ -84,7 +84,7 @@ ORDER BY account, condition, indexOf(['1m', '5m', '30m', 'close', 'next_open', '
 LIMIT 20000
 """
 
-# When each day with hits was last filled in `hit_returns`; `behind` if that was long before its last transition came.
+# When each day with hits was last filled in `day_returns`; `behind` if that was long before its last transition came.
 _FILLED: Final = """
 SELECT t.date AS date, ifNull(f.at, toDateTime64(0, 6, 'UTC')) AS filled_at,
        filled_at + INTERVAL 5 MINUTE < t.newest AS behind
@@ -95,8 +95,8 @@ FROM
 ) AS t
 LEFT JOIN
 (
-    SELECT date, max(filled_at) AS at FROM hit_returns
-    WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND entry = 0 GROUP BY date
+    SELECT date, max(filled_at) AS at FROM day_returns
+    WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND condition = '' GROUP BY date
 ) AS f ON f.date = t.date
 ORDER BY date
 """

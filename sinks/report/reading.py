@@ -1,6 +1,6 @@
 """A day's report read from ClickHouse, through the analytics views and by SQL alone: any server will do.
 
-What became of hits is told out of `hit_returns`, which is several times faster, where nothing came since it was filled;
+What became of hits is told out of `day_returns`, which is several times faster, where nothing came since it was filled;
 while the day goes on, where that is less than `_BEHIND` old. Else it is worked out.
 
 How a figure is computed, docs/analytics.md says; nothing is computed here but which recommendations are shown.

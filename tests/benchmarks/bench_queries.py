@@ -130,7 +130,7 @@ def client(settings: ClickHouseSettings) -> Iterator[Client]:
 
 
 async def keep_up(settings: ClickHouseSettings, first: date) -> list[float]:
-    """Fill `hit_returns` from `first` on, as the sink does; milliseconds of each day."""
+    """Fill `day_returns` from `first` on, as the sink does; milliseconds of each day."""
     client = await connect_async(settings)
     rounds = []
     for day in await look(client, first):
@@ -202,8 +202,8 @@ def bench_queries(client: Client, settings: ClickHouseSettings) -> None:
         figure = f"ms, {number} day{'s' if number > 1 else ''}"
         print(f"{number} days after {time.monotonic() - began:.0f} s", flush=True)
         values.setdefault("insert 10,000 quotes", {})[figure] = insert_again(client, day)
-        values.setdefault("fill a day of hit_returns", {})[figure] = asyncio.run(
-            keep_up(settings, day - timedelta(days=6))
+        values.setdefault("fill a day of day_returns", {})[figure] = asyncio.run(
+            keep_up(settings, day - timedelta(days=28))
         )
         for name, (query, parameters) in asked(client, day, views).items():
             values.setdefault(name, {})[figure] = timed(client, query, parameters)

@@ -45,7 +45,7 @@ def test_each_table_is_replicated_and_distributed_by_its_identity(client: Client
             if match := re.match(r"CREATE TABLE IF NOT EXISTS (\w+) ", text):
                 made[match[1]] = text
     assert made.keys() == {*COLUMNS, *DERIVED, *(f"{table}_local" for table in (*COLUMNS, *DERIVED))}
-    versions = {"stocks": ", received_at", "bars": ", received_at", "statuses": ", at", "hit_returns": ", filled_at"}
+    versions = {"stocks": ", received_at", "bars": ", received_at", "statuses": ", at", "day_returns": ", filled_at"}
     for table in (*COLUMNS, *DERIVED):
         local, distributed = made[f"{table}_local"], made[table]
         engine = re.search(r"ENGINE = (\w+)\('([^']*)', '([^']*)'(.*)\)", local)

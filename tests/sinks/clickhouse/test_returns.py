@@ -1,4 +1,4 @@
-"""`hit_returns`: the figures of the live views, day by day, and again whenever something came."""
+"""`day_returns`: the figures of the live views, day by day, and again whenever something came."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_the_kept_figures_of_simulated_days_are_those_of_the_live_view(
     # Filled twice, merged or not: the last fill counts, once.
     await fill(filler, dates[1])
     assert same(client, dates[0], dates[-1]) == 21
-    client.command("OPTIMIZE TABLE hit_returns FINAL")
+    client.command("OPTIMIZE TABLE day_returns FINAL")
     assert same(client, dates[0], dates[-1]) == 21
 
 
@@ -143,6 +143,30 @@ async def test_the_kept_figures_of_many_days_and_stocks_are_those_of_the_live_vi
     for day in await look(filler):
         await fill(filler, day)
     assert same(client, first, last, cost=0.0) == same(client, first, last) == 4 * 3 * 7
+
+
+async def test_each_hit_is_told_as_last_worked_out(client: Client, filler: AsyncClient) -> None:
+    tape = Tape().hit("A", "005930", "09:15:20").quote("005930", "09:15:20.9", 1000).quote("005930", "09:16:20.8", 1010)
+    tape.hit("A", "000660", "09:20").hit("B", "005930", "09:30").write(client)
+    await fill(filler, MONDAY)
+    Tape().hit("A", "005930", "09:40", entry=2).quote("005930", "09:40:01", 1020).write(client)
+    await fill(filler, MONDAY)
+    live: dict[tuple[Any, ...], list[list[Any]]] = {}
+    for *hit, returned, sampled, cases, across in client.query(
+        "SELECT condition, code, entry, reference, reference_at, complete, return, sample_return, sample_cases,"
+        f" across_gap FROM condition_returns(from_date = '{MONDAY}', to_date = '{MONDAY}', cost = 0)"
+        " ORDER BY condition, code, entry, indexOf(['1m', '5m', '30m', 'close', 'next_open', 'best', 'worst'], horizon)"
+    ).result_rows:
+        figures = live.setdefault(tuple(hit), [[], [], [], []])
+        for array, figure in zip(figures, (returned, sampled, cases, across), strict=True):
+            array.append(figure)
+    kept = client.query(
+        "SELECT condition, code, entry, reference, reference_at, complete, returns, sample_returns, sample_cases,"
+        " across_gap FROM hit_returns ORDER BY condition, code, entry"
+    ).result_rows
+    assert [row[:3] for row in kept] == [("A", "000660", 1), ("A", "005930", 1), ("A", "005930", 2), ("B", "005930", 1)]
+    assert {row[:6]: list(row[6:]) for row in kept} == live
+    assert kept[1][6][0] == pytest.approx(1.0)
 
 
 async def test_a_spread_of_nothing_is_nothing(client: Client, filler: AsyncClient) -> None:
@@ -192,11 +216,12 @@ async def test_a_day_is_seen_whole_or_not_at_all(client: Client, filler: AsyncCl
     Tape().hit("A", "005930", "09:15:20").hit("B", "000660", "09:15:20").write(client)
     await fill(filler, MONDAY)
     parts = client.command(
-        "SELECT count() FROM system.parts WHERE table = 'hit_returns' AND database = currentDatabase()"
+        "SELECT count() FROM system.parts WHERE table = 'day_returns' AND database = currentDatabase()"
     )
     assert parts == 1
     client.command(
-        "INSERT INTO hit_returns SELECT * REPLACE(now64(6) AS filled_at, 99 AS entry) FROM hit_returns WHERE entry > 0"
+        "INSERT INTO day_returns SELECT * REPLACE(now64(6) AS filled_at, 'C' AS condition) FROM day_returns"
+        " WHERE condition != ''"
     )
     assert same(client, MONDAY, MONDAY) == 14
 
@@ -206,16 +231,16 @@ async def test_the_sink_keeps_them_and_goes_on_after_an_outage(
 ) -> None:
     monkeypatch.setattr(module, "EVERY", 0.05)
     monkeypatch.setattr(module, "_REST", 0.0)
-    client.command("RENAME TABLE hit_returns TO elsewhere")
+    client.command("RENAME TABLE day_returns TO elsewhere")
     Tape().hit("A", "005930", "09:15:20").on(TUESDAY).hit("A", "005930", "09:15:20").write(client)
     task = asyncio.create_task(keep(settings, lambda: NOON))
     try:
         await asyncio.sleep(0.5)
         assert not task.done()
-        await asyncio.to_thread(client.command, "RENAME TABLE elsewhere TO hit_returns")
+        await asyncio.to_thread(client.command, "RENAME TABLE elsewhere TO day_returns")
         async with asyncio.timeout(30):
             while not await asyncio.to_thread(
-                client.command, "SELECT uniqExact(date) = 2 FROM hit_returns WHERE entry = 0"
+                client.command, "SELECT uniqExact(date) = 2 FROM day_returns WHERE condition = ''"
             ):
                 await asyncio.sleep(0.1)
     finally:

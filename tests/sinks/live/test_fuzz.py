@@ -44,7 +44,7 @@ class Answering(History):
         who = {"account": "main", "condition": "신고가 돌파"}
         if "FROM bars" in query:
             return [{"at": NINE, "open": 1, "high": 2, "low": 1, "close": 2, "volume": 3}]
-        if "FROM hit_returns" in query:
+        if "FROM day_returns" in query:
             return [{"date": date(2026, 3, 4), "filled_at": NINE, "behind": False}]
         if "condition_performance" in query:
             numbers = dict.fromkeys(

@@ -271,7 +271,7 @@ async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_da
         "CREATE TABLE transitions (date Date, inserted_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY date"
     )
     maker.command(
-        "CREATE TABLE hit_returns (date Date, account String, entry UInt32, filled_at DateTime64(6, 'UTC')) "
+        "CREATE TABLE day_returns (date Date, account String, condition String, filled_at DateTime64(6, 'UTC')) "
         "ENGINE = MergeTree ORDER BY date"
     )
     asked: list[str] = []
@@ -291,16 +291,16 @@ async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_da
             return {(row["mean"], row["as_of"]) for row in (await client.get(path)).json()}
 
         maker.command(f"INSERT INTO transitions VALUES ('{PAST}', '{noon}'), ('{TODAY.date()}', '{noon}')")
-        maker.command(f"INSERT INTO hit_returns VALUES ('{PAST}', '', 0, '{noon}')")
+        maker.command(f"INSERT INTO day_returns VALUES ('{PAST}', '', '', '{noon}')")
         assert await told() == {(1.0, None)}, "one of the days was never filled"
-        maker.command(f"INSERT INTO hit_returns VALUES ('{TODAY.date()}', '', 0, '{later}')")
+        maker.command(f"INSERT INTO day_returns VALUES ('{TODAY.date()}', '', '', '{later}')")
         assert await told() == {(77.0, "2026-11-24T03:10:00Z")}, "as of the newest day: the other one was over"
         assert asked == ["days", "kept"]
         assert len(await told()) == 1
         assert asked == ["days"], "the answer was kept"
         assert len(await told(two_days.replace("cost=1", "cost=2"))) == 1
         assert asked == ["days", "kept"]
-        maker.command(f"INSERT INTO hit_returns VALUES ('{PAST}', '', 0, '{later}')")
+        maker.command(f"INSERT INTO day_returns VALUES ('{PAST}', '', '', '{later}')")
         assert await told() == {(77.0, "2026-11-24T03:10:00Z")}, "an earlier day filled again is not newer"
         assert asked == ["days", "kept"]
         both = await asyncio.gather(*(client.get(two_days.replace("cost=1", "cost=3")) for _ in range(3)))

@@ -170,7 +170,7 @@ async def kept(filled: ClickHouseSettings) -> AsyncIterator[AsyncClient]:
     for day in (FRIDAY, MONDAY, TUESDAY):
         await fill(client, day)
     yield client
-    await client.command("TRUNCATE TABLE hit_returns")
+    await client.command("TRUNCATE TABLE day_returns")
     await client.close()
 
 
