@@ -13,7 +13,7 @@ from streams.transport import _Thread
 
 
 def test_connections_are_closed_in_the_loop_that_reads_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Partitions that come while the worker stops have it closed at once; in another loop, uvloop is corrupted by it."""
+    """Partitions that come while the worker stops have it closed at once; another loop would corrupt uvloop."""
     loop = asyncio.new_event_loop()
     closed: list[Any] = []
     both = threading.Barrier(2)
