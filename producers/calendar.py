@@ -9,9 +9,13 @@ setting `kiwoom.days` overrules both: nobody publishes in advance that the marke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from typing import Final, Literal
 
 import msgspec
@@ -229,9 +233,35 @@ def _closed_because(day: date) -> str:
 
 @cache
 def _holidays(year: int) -> dict[date, str]:
-    from holidays import financial_holidays
+    return dict(_exchange()(years=year))
 
-    return dict(financial_holidays("XKRX", years=year))
+
+@cache
+def _exchange() -> Callable[..., Mapping[date, str]]:
+    """Makes the holidays of the Korea Exchange, by year.
+
+    `holidays` reads two hundred countries before it tells of one exchange, which takes as long as half of what a
+    producer needs to be ready.
+    """
+    try:
+        with _unread("holidays.countries", "holidays.financial"):
+            return import_module("holidays.financial.korea_exchange").XKRX  # type: ignore[no-any-return]
+    except (ImportError, AttributeError):  # the library is laid out in another way
+        return partial(import_module("holidays").financial_holidays, "XKRX")
+
+
+@contextmanager
+def _unread(*packages: str) -> Iterator[None]:
+    """Have packages stand for the place of their modules, without what they import themselves."""
+    absent = [name for name in packages if name not in sys.modules]
+    try:
+        for name in absent:
+            if spec := find_spec(name):
+                sys.modules[name] = module_from_spec(spec)
+        yield
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
 
 
 @cache

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import datetime
+from types import ModuleType
 
 import pytest
 
+from producers import calendar
 from producers.calendar import ALWAYS, Calendar, Hours, Rest, calendar_of, days_of, in_maintenance
 from producers.settings import KiwoomSettings
 from streams.events import KST, ConfigError
@@ -183,3 +187,31 @@ def test_the_morning_maintenance_is_known() -> None:
     assert [in_maintenance(at(f"2026-11-23 {t}")) for t in ("07:59", "08:00", "08:19", "08:20")] == [
         False, True, True, False,
     ]  # fmt: skip
+
+
+def test_the_exchange_is_read_alone_and_tells_the_same() -> None:
+    """In a process that has read none of it, and with the packages themselves usable afterwards."""
+    program = """
+import sys
+from producers.calendar import _holidays
+ours = {year: _holidays(year) for year in range(2015, 2035)}
+assert len([name for name in sys.modules if name.startswith("holidays.countries.")]) == 1, "only South Korea"
+from holidays import country_holidays, financial_holidays
+assert country_holidays("JP", years=2026)
+assert ours == {year: dict(financial_holidays("XKRX", years=year)) for year in ours}
+assert len(ours[2026]) > 10
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_exchange_is_read_with_all_others_where_it_cannot_be_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = dict(calendar._exchange()(years=2026))
+    real = calendar.import_module
+
+    def moved(name: str) -> ModuleType:
+        if name.endswith("korea_exchange"):
+            raise ImportError(name)
+        return real(name)
+
+    monkeypatch.setattr(calendar, "import_module", moved)
+    assert dict(calendar._exchange.__wrapped__()(years=2026)) == alone
