@@ -65,7 +65,7 @@ WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND condition =
 # The row of no condition last, in the same block as the others.
 _FILL: Final = """
 INSERT INTO day_returns (date, account, condition, codes, entries, references, reference_ats, completes, returns,
-    sample_returns, sample_cases, across_gap, compared, sample_totals, across, stocks, stock_counts, stock_sums, counts,
+    sample_returns, sample_cases, across_gap, compared, sample_totals, across, stocks, stock_figures, counts,
     sums, cells, cells_nn, cells_nt, cells_tt, filled_at)
 WITH
     hits AS
@@ -120,8 +120,7 @@ SELECT toDate('{day}'), account, condition,
     arrayMap(h -> arraySum(hit -> if(hit.2.5[h].2 IS NULL, 0, ifNull(hit.2.5[h].3, 0)), hits), range(1, 8)),
     arrayMap(h -> arrayCount(hit -> hit.2.5[h].5 AND hit.2.5[h].2 IS NOT NULL, hits), range(1, 8)),
     arrayMap(stock -> stock.1, stocks),
-    arrayMap(stock -> stock.3, stocks),
-    arrayMap(stock -> stock.4, stocks),
+    arrayMap(stock -> arrayConcat(arrayMap(n -> toFloat64(n), stock.3), stock.4), stocks),
     counts, sums, cells, cells_nn, cells_nt, cells_tt, toDateTime64('{at}', 6, 'UTC')
 FROM
 (
@@ -129,7 +128,7 @@ FROM
     FROM by_condition
 )
 UNION ALL
-SELECT toDate('{day}'), '', '', [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [],
+SELECT toDate('{day}'), '', '', [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [], [],
     toDateTime64('{at}', 6, 'UTC')
 """
 _INSERT: Final[dict[str, Any]] = {

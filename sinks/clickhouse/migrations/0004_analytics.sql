@@ -902,7 +902,8 @@ COMMENT 'What each day lacks, for each condition';
 --                   quote had; else, as during the day, that of the day's last search that priced the stock.
 --   change_rate     of that price against the close before: the daily bar of the trading day before, else what the last
 --                   search (price and change) or the last quote (price and rate) says it was.
--- Quotes are read only for stocks and dates that have no daily bar.
+-- Quotes are read only for stocks and dates that have no daily bar. Of the daily bars those are joined that recommended
+-- stocks have: all of them would cost a second after a year.
 CREATE OR REPLACE VIEW rec_stocks AS
 WITH
     reasoned AS
@@ -949,12 +950,21 @@ WITH
     ),
     closes AS
     (
-        SELECT date, code, toNullable(close) AS close FROM bars FINAL WHERE interval = '1d'
+        SELECT date, code, toNullable(close) AS close
+        FROM bars FINAL
+        WHERE interval = '1d' AND (date, code) IN (SELECT date, code FROM picked)
     ),
     market AS
     (
         SELECT date, lagInFrame(date) OVER (ORDER BY date ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS day_before
         FROM (SELECT DISTINCT date FROM bars WHERE interval = '1d')
+    ),
+    closes_before AS
+    (
+        SELECT m.date AS date, b.code AS code, toNullable(b.close) AS close
+        FROM bars AS b FINAL
+        INNER JOIN market AS m ON m.day_before = b.date
+        WHERE b.interval = '1d' AND (m.date, b.code) IN (SELECT date, code FROM picked)
     ),
     latest AS
     (
@@ -1023,8 +1033,7 @@ FROM finished AS p
 LEFT JOIN (SELECT code, name FROM stocks FINAL) AS names ON names.code = p.code
 LEFT JOIN found AS s ON s.date = p.date AND s.code = p.code
 LEFT JOIN closes AS c ON c.date = p.date AND c.code = p.code
-LEFT JOIN market AS m ON m.date = p.date
-LEFT JOIN closes AS b ON b.date = m.day_before AND b.code = p.code
+LEFT JOIN closes_before AS b ON b.date = p.date AND b.code = p.code
 LEFT JOIN traded AS t ON t.date = p.date AND t.code = p.code
 SETTINGS join_use_nulls = 0
 COMMENT 'Recommended stocks: one row per date, algorithm and stock';

@@ -26,12 +26,11 @@ CREATE TABLE IF NOT EXISTS day_returns
     sample_totals  Array(Float64) COMMENT 'By horizon: the sum of what they did on average' CODEC(ZSTD(1)),
     across         Array(UInt64) COMMENT 'By horizon: hits whose return has a gap across it' CODEC(ZSTD(1)),
     stocks         Array(LowCardinality(String)) COMMENT 'By stock: its code' CODEC(ZSTD(1)),
-    stock_counts   Array(Array(UInt32)) COMMENT 'By stock and measure: how many of its hits have it' CODEC(ZSTD(1)),
-    stock_sums     Array(Array(Float64)) COMMENT 'By stock and measure: what they sum up to' CODEC(ZSTD(1)),
+    stock_figures  Array(Array(Float64)) COMMENT 'By stock: by measure, how many of its hits have it; then by measure, what they sum up to' CODEC(ZSTD(1)),
     counts         Array(UInt64) COMMENT 'By measure: how many hits have it' CODEC(ZSTD(1)),
     sums           Array(Float64) COMMENT 'By measure: what they sum up to' CODEC(ZSTD(1)),
     cells          Array(UInt64) COMMENT 'By measure: how many cells have it' CODEC(ZSTD(1)),
-    cells_nn       Array(UInt64) COMMENT 'By measure: sum over cells of count squared' CODEC(ZSTD(1)),
+    cells_nn       Array(Float64) COMMENT 'By measure: sum over cells of count squared' CODEC(ZSTD(1)),
     cells_nt       Array(Float64) COMMENT 'By measure: sum over cells of count times sum' CODEC(ZSTD(1)),
     cells_tt       Array(Float64) COMMENT 'By measure: sum over cells of sum squared' CODEC(ZSTD(1)),
     filled_at      DateTime64(6, 'UTC') COMMENT 'When the day was filled' CODEC(Delta, ZSTD(1))
@@ -93,7 +92,7 @@ WITH
             sumForEach(kept.across) AS across,
             sumForEach(kept.counts) AS counts,
             sumForEach(kept.sums) AS sums,
-            (sumForEach(arrayMap(n -> n > 0, kept.counts)), sumForEach(arrayMap(n -> n * n, kept.counts)),
+            (sumForEach(arrayMap(n -> n > 0, kept.counts)), sumForEach(arrayMap(n -> toFloat64(n * n), kept.counts)),
                 sumForEach(arrayMap((n, t) -> n * t, kept.counts, kept.sums)), sumForEach(arrayMap(t -> t * t, kept.sums))
             ) AS by_day,
             (sumForEach(cells), sumForEach(cells_nn), sumForEach(cells_nt), sumForEach(cells_tt)) AS by_cell
@@ -104,16 +103,16 @@ WITH
     (
         SELECT
             who,
-            (sumForEach(arrayMap(n -> n > 0, stocks.counts)), sumForEach(arrayMap(n -> n * n, stocks.counts)),
-                sumForEach(arrayMap((n, t) -> n * t, stocks.counts, stocks.sums)), sumForEach(arrayMap(t -> t * t, stocks.sums))
-            ) AS by_stock
+            (sumForEach(arrayMap(n -> n > 0, ns)), sumForEach(arrayMap(n -> n * n, ns)),
+                sumForEach(arrayMap((n, t) -> n * t, ns, ts)), sumForEach(arrayMap(t -> t * t, ts))) AS by_stock
         FROM
         (
-            SELECT who, reinterpretAsUInt64(stock) AS code, sumForEach(n) AS counts, sumForEach(t) AS sums
+            SELECT who, reinterpretAsUInt64(stock) AS code, sumForEach(of_day) AS figures,
+                arraySlice(figures, 1, 14) AS ns, arraySlice(figures, 15) AS ts
             FROM kept
-            ARRAY JOIN kept.stocks AS stock, stock_counts AS n, stock_sums AS t
+            ARRAY JOIN kept.stocks AS stock, stock_figures AS of_day
             GROUP BY who, code
-        ) AS stocks
+        )
         GROUP BY who
     ),
     spreads AS

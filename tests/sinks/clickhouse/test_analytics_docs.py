@@ -5,6 +5,7 @@ With `HITSTREAM_WRITE_DOCS=1` the answers are written anew instead of compared.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from clickhouse_connect.driver.client import Client
 from deploy.local.kiwoom.catalog import listings
 from deploy.local.kiwoom.plants import Plant
 from deploy.local.kiwoom.rehearsal import rehearse
-from sinks.clickhouse.connection import connect
+from sinks.clickhouse.connection import connect, connect_async
 from sinks.clickhouse.migrate import migrate, migrations
+from sinks.clickhouse.returns import fill, look
+from sinks.settings import ClickHouseSettings
 
 from .conftest import Server
 from .market import clock, tapes
@@ -50,8 +53,17 @@ def client(server: Server) -> Iterator[Client]:
         tape.write(client)
     after = Tape(days[-1].date + timedelta(days=3))
     after.hit("돌파", days[0].hits[0].code, "09:01:00").write(client)
+    asyncio.run(keep_up(settings))
     yield client
     client.close()
+
+
+async def keep_up(settings: ClickHouseSettings) -> None:
+    """Fill what the sink keeps, as it does."""
+    client = await connect_async(settings)
+    for day in await look(client):
+        await fill(client, day)
+    await client.close()
 
 
 def test_every_view_has_an_example() -> None:
