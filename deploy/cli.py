@@ -150,8 +150,10 @@ def sink_clickhouse(*, common: Common = _COMMON) -> int:
     settings = load(common.config)
     needed(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
     bootstrap = bootstrap_of(settings)
+    from sinks.clickhouse.connection import without_frames
     from sinks.clickhouse.writer import run as role
 
+    without_frames()
     return roles.run(
         "clickhouse-sink",
         settings,

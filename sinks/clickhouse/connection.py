@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import clickhouse_connect
 import msgspec
+from clickhouse_connect.driver import options
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
@@ -25,6 +26,15 @@ REQUEST_SECONDS: Final = 60  # the longest silence of a request before it counts
 
 _UNKNOWN_DATABASE: Final = 81
 _REFUSED_LOGIN: Final = frozenset({192, 193, 194, 516})
+
+
+def without_frames() -> None:
+    """Keep NumPy and pandas out of this process, where they are installed.
+
+    clickhouse-connect reads them at the first insert, to see whether that is a frame: 50 MiB and half a second for a
+    process that inserts lists.
+    """
+    vars(options).update(np=None, pd=None, pd_time_test=None)
 
 
 class ClickHouseUnavailable(HitstreamError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -95,3 +97,20 @@ async def test_a_wrong_password_is_one_sentence(make_server: Callable[..., Any])
         connect(wrong)
     with pytest.raises(ClickHouseUnavailable, match="refuses the login of default"):
         await connect_async(wrong)
+
+
+@pytest.mark.parametrize("without", [True, False])
+def test_what_inserts_lists_reads_no_numpy(without: bool) -> None:
+    """The other case tells when clickhouse-connect has changed, and this is needed no more."""
+    program = f"""
+import sys
+from clickhouse_connect.datatypes.registry import get_from_name
+from clickhouse_connect.driver.insert import InsertContext
+from sinks.clickhouse.connection import without_frames
+if {without}: without_frames()
+InsertContext("t", ["a"], [get_from_name("Int64")], data=[[1], [2]])
+print("numpy" in sys.modules)
+"""
+    pytest.importorskip("numpy")
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stdout.strip() == str(not without)
