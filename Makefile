@@ -14,7 +14,7 @@ help:
 	@echo "make up      run everything on this machine (Ctrl-C stops it)"
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types"
-	@echo "make bench   benchmarks; make bench-docs writes what they found into docs/performance*.md"
+	@echo "make bench   benchmarks; make bench-docs writes what they found into docs/"
 	@echo "make soak    a trading week with a fault every virtual minute; ten real minutes without Kafka"
 	@echo "make fuzz    a million wrong frames"
 	@echo "make chaos   100,000 events while workers and broker are killed at random; 200,000 rows while the sink is"
@@ -83,7 +83,7 @@ bench: setup $(PEERS)/.venv/.installed
 	  $(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_*' -s --timeout=0 $(ARGS)
 
 bench-docs: .venv/.installed
-	@$(BIN)/python tests/benchmarks/harness.py .bench/results.jsonl --into docs/performance*.md
+	@$(BIN)/python tests/benchmarks/harness.py .bench/results.jsonl --into docs/performance*.md docs/clickhouse.md
 
 soak: setup
 	@$(BIN)/python -m pytest tests/soak tests/e2e --override-ini python_files='soak_*.py' -s --timeout=0 $(ARGS)
