@@ -67,7 +67,7 @@ class StreamSettings(BaseModel):
         description="Records of a partition that are decided, sent, written and committed together, at most.",
     )
     state_interval: float = Field(
-        0.05,
+        0.25,
         ge=0.001,
         le=10,
         description="Seconds in which state gathers before it is written, behind the outputs, which do not wait for "

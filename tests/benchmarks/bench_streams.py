@@ -249,7 +249,7 @@ class Course:
                     there = set(await admin.list_topics())
             configs = {"message.timestamp.type": "LogAppendTime"}
             await admin.create_topics([NewTopic(name, self.partitions, 1, topic_configs=configs) for name in names])
-        await ensure(self.kafka, wanted=[t for t in topics.ALL if t.name not in names])
+        await ensure(self.kafka, wanted=[t for t in topics.ALL if t.name not in {*names, *there}])
 
     async def _finished(self, topic: str, child: asyncio.subprocess.Process, output: Path) -> None:
         """Wait until all recommendations are there, and what is written behind them."""

@@ -948,11 +948,17 @@ WITH
         )
         GROUP BY date, code
     ),
+    wanted AS
+    (
+        SELECT DISTINCT date, code FROM recommendations
+        UNION ALL
+        SELECT DISTINCT date, code FROM search_reasons
+    ),
     closes AS
     (
         SELECT date, code, toNullable(close) AS close
         FROM bars FINAL
-        WHERE interval = '1d' AND (date, code) IN (SELECT date, code FROM picked)
+        WHERE interval = '1d' AND (date, code) IN (SELECT date, code FROM wanted)
     ),
     market AS
     (
@@ -964,7 +970,7 @@ WITH
         SELECT m.date AS date, b.code AS code, toNullable(b.close) AS close
         FROM bars AS b FINAL
         INNER JOIN market AS m ON m.day_before = b.date
-        WHERE b.interval = '1d' AND (m.date, b.code) IN (SELECT date, code FROM picked)
+        WHERE b.interval = '1d' AND (m.date, b.code) IN (SELECT date, code FROM wanted)
     ),
     latest AS
     (
