@@ -246,9 +246,9 @@ async def _await_settings(admin: AIOKafkaAdminClient, topic: topics.Topic) -> No
     try:
         async with asyncio.timeout(_PATIENCE):
             while True:
-                settings, unverified = await _settings(admin, [topic.name])
-                in_force, _ = settings.get(topic.name, ({}, {}))
-                if unverified or topic.config.items() <= in_force.items():
+                settings, _ = await _settings(admin, [topic.name])
+                in_force, own = settings.get(topic.name, (None, {}))
+                if settings_differ(topic, Found(topic.partitions, 0, in_force, own)) is None:
                     return
                 await asyncio.sleep(0.05)
     except TimeoutError:

@@ -370,26 +370,25 @@ def test_the_interval_is_clustered_by_stock_and_by_day(client: Client, tape: Tap
     assert (row["stocks"], row["days"], row["positive"]) == (2, 2, 1)
 
 
-def test_what_stocks_and_days_each_add_is_added(client: Client, tape: Tape) -> None:
-    """Returns 0, 1 (Monday: a, b), 1, 2 (Tuesday): by stock 2 * 2 / 16, by day the same, by both 4/3 * 2 / 16."""
-    for day, returns in ((MONDAY, (0, 1)), (TUESDAY, (1, 2))):
+@pytest.mark.parametrize(
+    ("monday", "tuesday", "variance"),
+    [
+        # What stocks and days each add is added: by stock 2 * 2 / 16, by day the same, by both 4/3 * 2 / 16.
+        pytest.param((0, 1), (1, 2), 0.25 + 0.25 - 1 / 6, id="alike"),
+        # Less alike than by chance: the smaller of the two; by stock 2 * 0.5 / 16, by day the same, by both more.
+        pytest.param((1, 0), (0, 2), 0.25**2, id="less alike than by chance"),
+    ],
+)
+def test_the_variance_of_two_stocks_on_two_days(
+    client: Client, tape: Tape, monday: tuple[int, int], tuesday: tuple[int, int], variance: float
+) -> None:
+    for day, returns in ((MONDAY, monday), (TUESDAY, tuesday)):
         tape.on(day)
         for code, percent in zip(("00000a", "00000b"), returns, strict=True):
             tape.hit("A", code, "09:15:20").bar(code, "09:16", (100, 100 + percent, 100, 100 + percent))
     tape.write(client)
     [row] = [row for row in ask(client, "condition_performance", cost=0.0) if row["horizon"] == "1m"]
-    assert row["high"] - row["mean"] == pytest.approx(12.706204736 * (0.25 + 0.25 - 1 / 6) ** 0.5)
-
-
-def test_hits_that_are_less_alike_than_by_chance_have_the_smaller_variance(client: Client, tape: Tape) -> None:
-    """Returns 1, 0 (Monday: a, b) and 0, 2 (Tuesday): by stock 2 * 0.5 / 16, by day the same, by both more."""
-    for day, returns in ((MONDAY, (1, 0)), (TUESDAY, (0, 2))):
-        tape.on(day)
-        for code, percent in zip(("00000a", "00000b"), returns, strict=True):
-            tape.hit("A", code, "09:15:20").bar(code, "09:16", (100, 100 + percent, 100, 100 + percent))
-    tape.write(client)
-    [row] = [row for row in ask(client, "condition_performance", cost=0.0) if row["horizon"] == "1m"]
-    assert row["high"] - row["mean"] == pytest.approx(12.706204736 * 0.25)
+    assert row["high"] - row["mean"] == pytest.approx(12.706204736 * variance**0.5)
 
 
 @pytest.mark.parametrize(("codes", "days"), [(("00000a", "00000b"), (MONDAY,)), (("00000a",), (MONDAY, TUESDAY))])
