@@ -240,8 +240,7 @@ def _holidays(year: int) -> dict[date, str]:
 def _exchange() -> Callable[..., Mapping[date, str]]:
     """Makes the holidays of the Korea Exchange, by year.
 
-    `holidays` reads two hundred countries before it tells of one exchange, which takes as long as half of what a
-    producer needs to be ready.
+    `holidays` reads two hundred countries before it tells of one exchange: a fifth of what a producer needs to start.
     """
     try:
         with _unread("holidays.countries", "holidays.financial"):

@@ -31,8 +31,8 @@ _REFUSED_LOGIN: Final = frozenset({192, 193, 194, 516})
 def without_frames() -> None:
     """Keep NumPy and pandas out of this process, where they are installed.
 
-    clickhouse-connect reads them at the first insert, to see whether that is a frame: 50 MiB and half a second for a
-    process that inserts lists.
+    clickhouse-connect reads them at the first insert, to see whether that is a frame: 50 MiB for a process that
+    inserts lists.
     """
     vars(options).update(np=None, pd=None, pd_time_test=None)
 
