@@ -24,12 +24,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import hypothesis
 import psutil
 import pytest
 import structlog
+from aiokafka import client
 
 from deploy.local.kafka import apache
 from deploy.topics import ensure
@@ -62,6 +65,21 @@ except asyncio.CancelledError:
 
 
 def pytest_configure() -> None:
+    """Mend what would else fail in a test that has nothing to do with it: whichever one the collector runs in."""
+    _time_no_example()
+    _mark_no_places()
+    _close_what_bootstrap_forgets()
+
+
+def _time_no_example() -> None:
+    """Keep hypothesis from failing an example that was slow: how fast something is, the benchmarks tell."""
+    hypothesis.settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("untimed")
+
+
+def _mark_no_places() -> None:
     """Keep CPython from failing where a traceback is told in the middle of parsing (python/cpython#106905).
 
     A future whose error nobody looked at is told of when it is collected. When that is while hypothesis or pytest parse
@@ -69,6 +87,34 @@ def pytest_configure() -> None:
     """
     if sys.version_info < (3, 13):
         traceback._extract_caret_anchors_from_line_segment = lambda segment: None  # type: ignore[attr-defined]
+
+
+def _close_what_bootstrap_forgets() -> None:
+    """Keep aiokafka from leaving its first connection open where a start is cancelled while it asks for the cluster.
+
+    Whoever stops the client afterwards can't reach that connection. It is told of when it is collected, which is in
+    some later test. What is open for any other reason is still told of.
+    """
+    connect, bootstrap = client.create_conn, client.AIOKafkaClient.bootstrap
+    opened: ContextVar[list[Any]] = ContextVar("opened")
+
+    async def noting(*args: Any, **options: Any) -> Any:
+        connection = await connect(*args, **options)
+        opened.get([]).append(connection)
+        return connection
+
+    async def closing(self: client.AIOKafkaClient) -> None:
+        token = opened.set([])
+        try:
+            await bootstrap(self)
+        except BaseException:
+            for connection in opened.get():
+                connection.close()
+            raise
+        finally:
+            opened.reset(token)
+
+    client.create_conn, client.AIOKafkaClient.bootstrap = noting, closing
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,15 @@
 """The shared broker fixtures do what the others rely on."""
 
+import asyncio
 import uuid
+from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.protocol.metadata import MetadataRequest
 
 from streams import topics
 
@@ -36,3 +41,26 @@ async def test_shared_broker_has_every_topic_and_carries_records(kafka: str) -> 
 async def test_fresh_broker_is_another_one(kafka: str, fresh_kafka: str) -> None:
     assert kafka != fresh_kafka
     await _roundtrip(fresh_kafka)
+
+
+async def test_a_start_that_is_cut_short_leaves_no_connection(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[AIOKafkaConnection] = []
+    send = AIOKafkaConnection.send
+
+    def ask(self: AIOKafkaConnection, request: Any, **options: bool) -> Awaitable[Any]:
+        if not isinstance(request, MetadataRequest):
+            return send(self, request, **options)
+        asked.append(self)
+        return asyncio.get_running_loop().create_future()  # an answer that never comes
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", ask)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka)
+    starting = asyncio.create_task(producer.start())
+    while not asked:
+        await asyncio.sleep(0.01)
+    assert asked[0].connected()
+    starting.cancel()
+    await asyncio.wait([starting])
+    await producer.stop()
+    assert starting.cancelled()
+    assert [connection for connection in asked if connection.connected()] == []
