@@ -30,7 +30,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 
-from streams import topics
+from streams import clients, topics
 from streams.events import (
     REDRIVE_HEADER,
     DeadLetter,
@@ -45,7 +45,6 @@ from streams.events import (
 from streams.lane import Unreadable, decode
 
 _SECONDS: Final = 15.0  # for Kafka to answer, each time
-_STOP_SECONDS: Final = 3.0
 _decoder: Final = msgspec.json.Decoder(DeadLetter | Redrive)
 _records: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
     topic.name: msgspec.json.Decoder(reduce(or_, topic.records)) for topic in topics.ALL if topic.records
@@ -382,7 +381,7 @@ class Post:
                 await producer.start()
             yield producer
         finally:
-            await _stop(producer)
+            await clients.stop(producer)
 
 
 @asynccontextmanager
@@ -414,15 +413,7 @@ async def post(bootstrap_servers: str) -> AsyncIterator[Post]:
                 f"Kafka does not answer at {bootstrap_servers}: start it, or correct kafka.bootstrap_servers."
             ) from error
     finally:
-        await _stop(consumer)
-
-
-async def _stop(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
-    try:
-        async with asyncio.timeout(_STOP_SECONDS):
-            await client.stop()
-    except (KafkaError, TimeoutError):
-        pass  # whatever it still had to say was awaited before
+        await clients.stop(consumer)
 
 
 def _letter(record: ConsumerRecord) -> DeadLetter | Redrive | None:

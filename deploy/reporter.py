@@ -37,7 +37,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
+from streams import clients
 from streams.events import HitstreamError, Status, encode
+from streams.tasks import told
 from streams.topics import STATUS
 
 log = structlog.get_logger(__name__)
@@ -182,7 +184,7 @@ class Reporter:
         """Run a role, and say meanwhile how it is, and at the end how it ended. Raises what the role raises."""
         telling = asyncio.create_task(self._tell(), name="status")
         try:
-            await role
+            await told(role)
         except asyncio.CancelledError:
             self._become("stopped", "stopped")
             raise
@@ -216,7 +218,8 @@ class Reporter:
                 _UNSENT.inc()
                 log.debug("kafka took no status", error=repr(error))
             finally:
-                await _stop(producer)
+                # A status that is lost is said again, or was the last one.
+                await clients.stop(producer, within=_LAST_SECONDS)
             await self._pause(_AGAIN_SECONDS)
 
     async def _tell_through(self, producer: AIOKafkaProducer) -> None:
@@ -239,14 +242,6 @@ class Reporter:
     @property
     def _is_over(self) -> bool:
         return self._state in ("failed", "stopped")
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    try:
-        async with asyncio.timeout(_LAST_SECONDS):
-            await producer.stop()
-    except (KafkaError, TimeoutError):
-        pass  # a status that is lost is said again, or was the last one
 
 
 # --- the name of a process --------------------------------------------------------------------------------------------

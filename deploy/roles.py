@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from streams.events import ConfigError, HitstreamError
+from streams.tasks import told
 
 from . import logs
 from .clock import clock_of
@@ -174,7 +175,7 @@ class _Watchdog:
 
 async def _until_signalled(role: Callable[[], Coroutine[Any, Any, None]], watchdog: _Watchdog) -> None:
     loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(role())
+    task = asyncio.create_task(told(role()), name="role")
 
     def stop() -> None:
         if not task.cancelling():

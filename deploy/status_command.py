@@ -138,6 +138,8 @@ async def _all(bootstrap_servers: str) -> Any:
     from aiokafka import AIOKafkaConsumer
     from aiokafka.errors import KafkaError
 
+    from streams import clients
+
     consumer = AIOKafkaConsumer(
         topics.STATUS.name, bootstrap_servers=bootstrap_servers, group_id=None, auto_offset_reset="earliest"
     )
@@ -160,7 +162,7 @@ async def _all(bootstrap_servers: str) -> Any:
                         except msgspec.MsgspecError:
                             continue
     finally:
-        await consumer.stop()
+        await clients.stop(consumer)
 
 
 def status(

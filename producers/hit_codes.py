@@ -17,7 +17,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams import topics
+from streams import clients, topics
 from streams.events import (
     KST,
     ConditionEvent,
@@ -136,4 +136,4 @@ async def _read(bootstrap_servers: str, topic: str, start: datetime | None) -> A
                         yield record.value
             await asyncio.sleep(0)
     finally:
-        await consumer.stop()
+        await clients.stop(consumer)

@@ -24,7 +24,7 @@ import zstandard
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams import topics
+from streams import clients, topics
 from streams.events import ConfigError, Frame, HitstreamError, encode
 
 from .calendar import Calendar, calendar_of
@@ -294,4 +294,4 @@ async def frames(
     except (KafkaError, OSError) as error:
         raise JournalError(f"Kafka at {bootstrap_servers} does not hand out the frames: {error!r}") from None
     finally:
-        await consumer.stop()
+        await clients.stop(consumer)

@@ -29,8 +29,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from streams import events, topics
+from streams import clients, events, topics
 from streams.events import HitstreamError, Record
+from streams.tasks import TaskGroup
 
 from . import metrics
 from .spool import Spool, Spooled, SpoolFull
@@ -247,7 +248,7 @@ class Publisher:
     async def run(self) -> None:
         """Send what is offered, for ever. Kafka's absence is waited out."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._send(), name="sending")
                 if self._spool is not None:
                     tasks.create_task(self._watch(self._spool), name="spool")
@@ -297,7 +298,8 @@ class Publisher:
                 metrics.PUBLISH_FAILURES.inc()
                 _log.warning("kafka did not take a batch; it is sent again", error=repr(error), waiting=len(self))
             finally:
-                await _stop(producer)
+                # What it can't deliver within a moment is not waited for: the queue still has it.
+                await clients.stop(producer)
             await asyncio.sleep(1.0)
 
     async def _send_head(self, producer: AIOKafkaProducer) -> None:
@@ -368,21 +370,6 @@ async def _send_whole(producer: AIOKafkaProducer, records: Iterable[Spooled]) ->
 def _partition(key: bytes, count: int) -> int:
     """Which of so many partitions a key belongs to: as every Kafka client has it by default."""
     return int(_by_key(key, range(count), ()))
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Close a producer. What it can't deliver within a moment is not waited for: the queue still has it."""
-    with suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(2.0):
-            await producer.stop()
-            return
-    # aiokafka has no public way to give up: close its sockets, so that what is in flight fails, then end its sender.
-    await producer.client.close()
-    sender = producer._sender.sender_task
-    if sender is not None:
-        sender.cancel()
-        await asyncio.wait([sender], timeout=2.0)
-    producer._message_accumulator.fail_all(KafkaError("given up"))
 
 
 def _retrieve(outcome: asyncio.Future[object]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
@@ -22,7 +21,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams import events, topics
+from streams import clients, events, topics
 from streams.events import Recommendation, Status
 
 from .reading import decoded, seek
@@ -35,7 +34,6 @@ _POLL_MS: Final = 500
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 10.0
 _ANSWER: Final = 20.0
-_STOP: Final = 2.0
 _AFRESH: Final = 3600.0
 
 _recommendations = msgspec.json.Decoder(Recommendation)
@@ -120,9 +118,7 @@ class Follower:
                     _log.warning("recommendations are not followed: kafka does not answer", error=repr(error))
                 failures += 1
             finally:
-                with suppress(TimeoutError, KafkaError, OSError):
-                    async with asyncio.timeout(_STOP):
-                        await consumer.stop()
+                await clients.stop(consumer)
             await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 8)))
 
     async def _assign(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:

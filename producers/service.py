@@ -24,6 +24,7 @@ import structlog
 from prometheus_client import Counter
 
 from streams.events import ConfigError, Frame, Gap, HitstreamError, Record, trading_date
+from streams.tasks import TaskGroup
 
 from . import files, hit_codes, metrics
 from .bars import PREFIX, Bars
@@ -225,7 +226,7 @@ async def _produce(
     kept.write(tuple(c.name for c in conditions))
     metrics.PING_AGE.set_function(service.ping_age)
     try:
-        async with httpx.AsyncClient(timeout=_HTTP_TIMEOUT) as http, asyncio.TaskGroup() as publishing:
+        async with httpx.AsyncClient(timeout=_HTTP_TIMEOUT) as http, TaskGroup() as publishing:
             sending = publishing.create_task(publisher.run(), name="publisher")
             tokens = Tokens(
                 http,
@@ -283,7 +284,7 @@ async def _produce(
                     speed=speed,
                 )
             try:
-                async with serving(board, shared, producer), asyncio.TaskGroup() as listening:
+                async with serving(board, shared, producer), TaskGroup() as listening:
                     listening.create_task(errands.run(), name="errands")
                     listening.create_task(client.run(), name="kiwoom")
                     listening.create_task(service.report(), name="status")
@@ -503,7 +504,7 @@ class _Service:
             recommendation=prices.recommendation,
             status=lambda status, age: prices.status(status, loop.time(), age),
         )
-        async with asyncio.TaskGroup() as following:
+        async with TaskGroup() as following:
             following.create_task(follower.run(), name="recommended")
             while True:
                 await asyncio.sleep(_PRICE_EVERY)

@@ -45,6 +45,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, Me
 from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import Counter, Gauge
 
+from streams import clients
 from streams.events import DeadLetter, HitstreamError, LetterCause, Record, dead_letter, encode, identity
 from streams.topics import DEAD_LETTERS, Topic
 
@@ -55,10 +56,10 @@ _TOPIC_ATTEMPTS: Final = 12  # three seconds
 _JOIN_SECONDS: Final = 45.0
 _COMMIT_SECONDS: Final = 15.0
 _SESSION_SECONDS: Final = 10.0  # without a heartbeat: the group goes on without this member
-_STOP_SECONDS: Final = 3.0
 _SILENCE_SECONDS: Final = 10.0  # without an answer to a fetch: Kafka is away (an idle one answers twice a second)
 _DEAF_SECONDS: Final = 45.0  # so long that the consumer itself is no longer trusted, and made anew
 _POLL_SECONDS: Final = 1.0
+_LAG_SECONDS: Final = 3.0
 _BATCH_BYTES: Final = 32 * 1024 * 1024
 _FETCH_BYTES: Final = 1024 * 1024  # per partition
 _FIRST_DELAY: Final = 0.25
@@ -313,10 +314,7 @@ class _Sink(Generic[Prepared]):
                 raise _Deaf(f"did not admit a member to the group {self.group}") from None
             yield consumer, assignments
         finally:
-            try:
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await consumer.stop()
-            except (TimeoutError, KafkaError):
+            if not await clients.stop(consumer):
                 log.warning("left the consumer group without goodbye", group=self.group)
 
     async def _check_topics(self) -> None:
@@ -549,10 +547,7 @@ class _Sink(Generic[Prepared]):
                         size = len(letter.value or b"")
                         await self._post(producer, msgspec.structs.replace(letter, value=None, omitted=size))
         finally:
-            try:
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await producer.stop()
-            except (TimeoutError, KafkaError):
+            if not await clients.stop(producer):
                 log.warning("could not end the producer of dead letters in order")
 
     async def _post(self, producer: AIOKafkaProducer, letter: DeadLetter) -> None:
@@ -613,7 +608,7 @@ class _Sink(Generic[Prepared]):
     async def _report_lag(self, consumer: AIOKafkaConsumer, fetched: _Fetched) -> None:
         """Tell how much waits behind a batch that can't be applied; where Kafka is away as well, nothing."""
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(_LAG_SECONDS):
                 ends = await consumer.end_offsets(list(fetched.records))
         except (KafkaError, TimeoutError):
             return

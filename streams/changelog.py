@@ -13,7 +13,6 @@ what stands there then is all that was ever remembered of the partition.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -21,7 +20,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from . import outbox
+from . import clients, outbox
 from .checkpoint import Checkpoint
 from .events import HitstreamError
 
@@ -84,7 +83,7 @@ class Replica:
             raise HitstreamError(f"the state can't be read from Kafka: {error!r}") from error
         finally:
             self._consumer = None
-            await consumer.stop()
+            await clients.stop(consumer)
 
     async def hold(self, tp: TopicPartition) -> Mapping[bytes, bytes]:
         """All values of a partition whose writer has been opened. It is followed no more.
@@ -179,6 +178,4 @@ class Writer:
 
     async def close(self) -> None:
         """Let go of the connection. What is not written by now never will be."""
-        with contextlib.suppress(KafkaError, TimeoutError):
-            async with asyncio.timeout(1):
-                await self._producer.stop()
+        await clients.stop(self._producer, within=1)

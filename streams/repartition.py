@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from . import membership, recommend, topics
+from . import clients, membership, recommend, topics
 from .changelog import Replica, Writer
 from .checkpoint import pass_by
 from .events import HitstreamError, condition_key
@@ -105,7 +105,7 @@ async def _caught_up(
     try:
         ends = await consumer.end_offsets(places)
     finally:
-        await consumer.stop()
+        await clients.stop(consumer)
     try:
         done = await admin.list_consumer_group_offsets(app_id)
     except GroupCoordinatorNotAvailableError:

@@ -32,7 +32,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from . import topics
+from . import clients, topics
 
 log = structlog.get_logger(__name__)
 
@@ -276,7 +276,7 @@ class _Probe:
     async def __aexit__(self, *_: object) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            await clients.stop(consumer)
 
     async def ask(self, positions: Mapping[Place, int]) -> Kafka | None:
         """What Kafka shows; None if it does not answer in time."""
@@ -287,8 +287,7 @@ class _Probe:
             pass
         except Exception:  # a client that fails in another way is no reason to end a worker
             log.exception("the watchdog can't ask Kafka")
-        with contextlib.suppress(Exception):
-            await self.__aexit__()
+        await self.__aexit__()
         return None
 
     async def _ask(self, positions: Mapping[Place, int]) -> Kafka:

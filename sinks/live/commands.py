@@ -16,7 +16,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from streams import topics
+from streams import clients, topics
 from streams.events import Command, HitstreamError, Recommend, Withdraw, encode, identity
 
 from .answers import Accepted, RecommendCommand, WithdrawCommand
@@ -98,7 +98,7 @@ class Commands:
                 try:
                     await producer.start()
                 except BaseException:
-                    await producer.stop()
+                    await clients.stop(producer)
                     raise
                 self._producer = producer
             return self._producer
@@ -106,4 +106,4 @@ class Commands:
     async def close(self) -> None:
         """Let go of Kafka."""
         if self._producer is not None:
-            await self._producer.stop()
+            await clients.stop(self._producer)

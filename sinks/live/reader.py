@@ -32,8 +32,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from prometheus_client import Counter, Gauge
 
-from streams import events, topics
+from streams import clients, events, topics
 from streams.events import HitstreamError, Record, Status
+from streams.tasks import TaskGroup
 
 from .hub import Hub, new_epoch
 from .stream import Broadcaster, folded
@@ -171,7 +172,7 @@ class Reader:
             partitions = await self._connect(consumer)
             while True:
                 try:
-                    async with asyncio.TaskGroup() as group:
+                    async with TaskGroup() as group:
                         group.create_task(self._read(consumer, partitions))
                         group.create_task(self._watch(consumer, partitions))
                 except* _Replaced as group_of_one:
@@ -181,7 +182,7 @@ class Reader:
                     self._hub.clear(new_epoch())
                     self._first = {}
         finally:
-            await consumer.stop()
+            await clients.stop(consumer)
 
     async def _connect(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
         self._ready(f"connecting to Kafka at {self._servers}")

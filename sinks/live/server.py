@@ -34,6 +34,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sinks.settings import ClickHouseSettings, LiveSettings
 from streams.events import HitstreamError
+from streams.tasks import TaskGroup
 
 from . import api, page
 from .access import Access, tokens
@@ -232,7 +233,7 @@ async def serve(app: App, sock: socket.socket, broadcaster: Broadcaster) -> None
         h11_max_incomplete_event_size=32_768,
     )
     server = _Server(config)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         serving = group.create_task(server.serve([sock]))
         try:
             await asyncio.shield(serving)
@@ -297,7 +298,7 @@ async def run(
             trusted=trusted,
             now=now,
         )
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(serve(app, sock, broadcaster))
             group.create_task(broadcaster.run())
             group.create_task(reader.run())

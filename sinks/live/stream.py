@@ -30,6 +30,8 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from streams.tasks import TaskGroup
+
 from .hub import Hub, gather
 from .views import Change, Delta, Heartbeat
 
@@ -319,7 +321,7 @@ class Broadcaster:
 
     async def run(self) -> None:
         """Tell changes and heartbeats until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             group.create_task(self._tick_on())
             group.create_task(self._beat())
 
