@@ -143,6 +143,8 @@ class Condition:
                 # In the snapshot's own second nobody can tell which was first.
                 doubted = record.at > doubt.at
                 del self.doubts[record.code]
+        if isinstance(record, ConditionEvent):
+            self.heard.append(record.received_at)  # who says it again was listening then, though it is no news
         if record.id in self.seen and not self.undoes(record):
             return outputs
         self.seen.add(record.id)
@@ -180,7 +182,6 @@ class Condition:
         )
 
     def event(self, event: ConditionEvent, doubted: bool) -> list[Transition | SearchReason]:
-        self.heard.append(event.received_at)
         word = self.words.get(event.code)
         # Times of hits have whole seconds: one in the second of a snapshot is not proved to be before it.
         if word is not None and event.session != word.session and event.at < word.at.replace(microsecond=0):

@@ -376,6 +376,14 @@ def test_gap_without_record_reaches_back_to_the_last_proof() -> None:
     ]
 
 
+def test_a_repeat_proves_that_its_session_listened() -> None:
+    """What is said again is no news, and yet somebody heard it then: nothing can have been missed before."""
+    repeat = msgspec.structs.replace(HIT, received_at=heard(at("09:05:00")), frame=9)
+    outputs, _ = run(snapshot([], "08:59:00"), HIT, repeat, snapshot(["005930", "000660"], "09:20:00"))
+    assert told(outputs) == ["entered 005930 1 realtime", "entered 000660 1 snapshot"]
+    assert outputs[1].gap_from == heard(at("09:05:00"))
+
+
 def test_day_end_is_dated_with_its_deadline() -> None:
     """Whoever causes it, the day ends at midnight KST, and says the same."""
     by_due = run(HIT, day_end())[0][1]
