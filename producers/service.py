@@ -647,7 +647,7 @@ class _Covered:
         self._written: dict[str, datetime] | None = None
 
     def read(self) -> dict[str, datetime]:
-        """What an earlier process left; nothing if there was none or the file is damaged."""
+        """What an earlier process left; nothing if there was none."""
         return files.read(self._path, dict[str, datetime], {})
 
     def write(self, covered: dict[str, datetime]) -> None:
