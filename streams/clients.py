@@ -11,6 +11,8 @@ aiokafka's own `stop` is made for a broker that answers. Where none does,
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -37,9 +39,7 @@ async def stop(client: AIOKafkaConsumer | AIOKafkaProducer, within: float = 3.0)
         stopping.cancel()
         tasks = {stopping, *_give_up(client)}
         await asyncio.wait(tasks, timeout=_NOTICE)
-        for task in tasks:
-            if task.done() and not task.cancelled():
-                task.exception()  # it was to end: how is nothing to be told of
+        _overlook(tasks)
         _disconnect(client)  # what a task was about to open
     return in_order
 
@@ -50,7 +50,7 @@ def _give_up(client: AIOKafkaConsumer | AIOKafkaProducer) -> set[asyncio.Task[An
     if isinstance(client, AIOKafkaProducer):
         # Its sender awaits the requests that are on their way, which fail without their connections.
         tasks = {client.client._sync_task, client._sender.sender_task}
-        client._message_accumulator.fail_all(KafkaError("given up"))
+        _fail(client._message_accumulator)
     else:
         tasks = {client._client._sync_task}
         if (fetcher := client._fetcher) is not None:
@@ -61,6 +61,20 @@ def _give_up(client: AIOKafkaConsumer | AIOKafkaProducer) -> set[asyncio.Task[An
     for task in running:
         task.cancel()
     return running
+
+
+def _fail(accumulator: Any) -> None:
+    """Fail what a producer has not sent: whoever waits for it hears of it, and nobody need."""
+    batches = [*chain.from_iterable(accumulator._batches.values()), *accumulator._pending_batches]
+    accumulator.fail_all(KafkaError("given up"))
+    _overlook(future for batch in batches for future in (batch.future, batch._drain_waiter))
+
+
+def _overlook(outcomes: Iterable[asyncio.Future[Any]]) -> None:
+    """Keep asyncio from telling of errors that nobody looked at: these were to end."""
+    for outcome in outcomes:
+        if outcome.done() and not outcome.cancelled():
+            outcome.exception()
 
 
 def _disconnect(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
