@@ -201,9 +201,16 @@ async def fill(client: AsyncClient, day: date) -> None:
     await client.command(_FILL.replace("{day}", day.isoformat()).replace("{at}", str(at)), settings=_INSERT)
 
 
-async def keep(settings: ClickHouseSettings, now: Callable[[], datetime]) -> None:
-    """Fill what is stale, again and again, until cancelled. Whatever ClickHouse does, it is tried again."""
+async def keep(
+    settings: ClickHouseSettings, now: Callable[[], datetime], failing: Callable[[str | None], None] = lambda why: None
+) -> None:
+    """Fill what is stale, again and again, until cancelled. Whatever ClickHouse does, it is tried again.
+
+    Args:
+        failing: is told why it can't, once it could not two times running, and None when it can.
+    """
     client: AsyncClient | None = None
+    failures = 0
     wait, whole_at = EVERY, float("-inf")
     try:
         while True:
@@ -221,8 +228,13 @@ async def keep(settings: ClickHouseSettings, now: Callable[[], datetime]) -> Non
                     await fill(client, day)
                 if whole and len(days) <= _AT_ONCE:
                     whole_at = began
+                failures = 0
+                failing(None)
             except Exception as error:  # the edge of a task that nobody waits for: the sink must go on writing
                 log.warning("what became of hits could not be kept; it is tried again", why=first_line(error))
+                failures += 1
+                if failures > 1:
+                    failing(first_line(error))
             wait = max(EVERY, _REST * (time.monotonic() - began))
     finally:
         if client is not None:

@@ -13,6 +13,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -82,14 +83,26 @@ async def run(
 
     Raises `HitstreamError` if ClickHouse or Kafka can't be reached at the start; later outages are waited out.
     """
-    ready(f"ClickHouse at {parse_dsn(settings.dsn).address} has not answered yet.")
+    reasons: dict[str, str | None] = {}
+
+    def standing(part: str, reason: str | None) -> None:
+        reasons[part] = reason
+        ready(next((reason for reason in reasons.values() if reason is not None), None))
+
+    def failing(why: str | None) -> None:
+        # Rows go on being stored, of which status and page should not say that everything is fine.
+        reason = why and f"Rows are stored, but what became of hits can't be worked out: {why}"
+        if reason != reasons.get("returns"):
+            standing("returns", reason)
+
+    standing("rows", f"ClickHouse at {parse_dsn(settings.dsn).address} has not answered yet.")
     # A batch is tens of thousands of objects that live for a second and are in no cycle. By default the collector walks
     # over all of them again and again: a quarter of this process's time.
     gc.set_threshold(50_000, 20, 20)
     await asyncio.to_thread(migrate, settings)
     client = await connect_async(settings)
     writer = Writer(client, parse_dsn(settings.dsn).address)
-    keeping = asyncio.create_task(keep(settings, now), name="day_returns")
+    keeping = asyncio.create_task(keep(settings, now, failing), name="day_returns")
     try:
         await consume(
             bootstrap_servers=bootstrap_servers,
@@ -101,7 +114,7 @@ async def run(
             batch_rows=settings.batch_rows,
             batch_seconds=settings.batch_seconds,
             now=now,
-            ready=ready,
+            ready=partial(standing, "rows"),
         )
     finally:
         keeping.cancel()

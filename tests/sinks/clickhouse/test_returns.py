@@ -233,9 +233,13 @@ async def test_the_sink_keeps_them_and_goes_on_after_an_outage(
     monkeypatch.setattr(module, "_REST", 0.0)
     client.command("RENAME TABLE day_returns TO elsewhere")
     Tape().hit("A", "005930", "09:15:20").on(TUESDAY).hit("A", "005930", "09:15:20").write(client)
-    task = asyncio.create_task(keep(settings, lambda: NOON))
+    failing: list[str | None] = []
+    task = asyncio.create_task(keep(settings, lambda: NOON, failing.append))
     try:
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):
+            while not failing:
+                await asyncio.sleep(0.01)
+        assert "day_returns" in str(failing[0]), "it is said why"
         assert not task.done()
         await asyncio.to_thread(client.command, "RENAME TABLE elsewhere TO day_returns")
         async with asyncio.timeout(30):
@@ -243,6 +247,8 @@ async def test_the_sink_keeps_them_and_goes_on_after_an_outage(
                 client.command, "SELECT uniqExact(date) = 2 FROM day_returns WHERE condition = ''"
             ):
                 await asyncio.sleep(0.1)
+            while failing[-1] is not None:
+                await asyncio.sleep(0.01)
     finally:
         task.cancel()
         await asyncio.wait([task])

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from clickhouse_connect.driver.client import Client
 
 from sinks import consumer as loop
-from sinks.clickhouse import writer
+from sinks.clickhouse import returns, writer
 from sinks.clickhouse.connection import ClickHouseUnavailable, connect, parse_dsn
 from sinks.clickhouse.migrate import migrate
 from sinks.settings import ClickHouseSettings
@@ -739,3 +739,18 @@ async def test_a_row_that_the_server_refuses_goes_to_dead_letters_and_the_rest_o
     assert letter.value == encode(hit(7))
     assert "VIOLATED_CONSTRAINT" in letter.reason
     assert hit(7).id not in ids(tables)
+
+
+async def test_what_becomes_of_hits_is_missed_while_rows_go_on(
+    settings: ClickHouseSettings, tables: Client, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the prices that ClickHouse can't read any more is nothing that may be called fine."""
+    monkeypatch.setattr(returns, "EVERY", 0.05)
+    monkeypatch.setattr(returns, "_REST", 0.0)
+    tables.command("RENAME TABLE day_returns TO elsewhere")
+    async with writing(settings, log.bootstrap) as said:
+        await log.publish(*hits(range(20)))
+        await until(lambda: said and str(said[-1]).startswith("Rows are stored, but what became of hits can't be"))
+        await until(lambda: len(ids(tables)) == 20)
+        tables.command("RENAME TABLE elsewhere TO day_returns")
+        await until(lambda: said[-1] is None)

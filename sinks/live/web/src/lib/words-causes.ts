@@ -164,6 +164,7 @@ export const CAUSES: readonly (readonly [english: string, korean: string])[] = [
   ["the state can't be read from Kafka: {error}", "Kafka에서 상태를 읽지 못함: {error}"],
   ["another worker has taken over {topic}[{number}]", "다른 처리기가 {topic}의 {number}번 파티션을 넘겨받음"],
   ["ClickHouse at {address} has not answered yet.", "ClickHouse({address})가 아직 응답하지 않음"],
+  ["Rows are stored, but what became of hits can't be worked out: {error}", "기록은 저장되지만 포착 후 수익률을 계산하지 못함: {error}"],
   ["ClickHouse at {address} can't take rows now: {error}", "ClickHouse({address})가 지금 기록을 받지 못함: {error}"],
   ["ClickHouse at {address} refuses the login of {user}; check user and password.", "ClickHouse({address})가 {user} 로그인을 거절함: 사용자와 암호를 확인하세요"],
   ["ClickHouse at {address} can't be reached; check clickhouse.dsn and that the server runs.", "ClickHouse({address})에 닿지 않음: clickhouse.dsn과 실행 여부를 확인하세요"],
