@@ -18,8 +18,9 @@ from cyclopts import Parameter
 
 from streams.events import KST, ConfigError, Record
 
+from . import logs
 from .clock import Clock
-from .settings import bootstrap_of
+from .settings import LogSettings, bootstrap_of
 
 if TYPE_CHECKING:
     from .local.kiwoom.recorded import Tape
@@ -51,6 +52,7 @@ def journal(
 
     from .up import beside
 
+    logs.configure(LogSettings(), least="error")  # a broker that is tried in vain is told in one sentence
     settings = beside(config)
     first = journals.header(settings.kiwoom, settings.conditions, settings.clock.speed)
     told = [0]

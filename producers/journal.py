@@ -22,7 +22,7 @@ import msgspec
 import structlog
 import zstandard
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from streams import clients, topics
 from streams.events import ConfigError, Frame, HitstreamError, encode
@@ -140,6 +140,10 @@ class Writer:
         except OSError as error:
             raise JournalError(f"{self._path} cannot be written on: {error.strerror}") from None
 
+    def discard(self) -> None:
+        """Take the file away: nothing that is worth keeping has come."""
+        self._path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """End the file."""
         with contextlib.closing(self._file), contextlib.suppress(OSError):
@@ -239,21 +243,27 @@ async def record(
 
     Raises:
         ConfigError: the file exists already.
-        JournalError: Kafka does not answer, or the disk is full.
+        JournalError: Kafka does not answer, or the disk is full. Where no frame had come, no file is left, so that the
+            same name can be given again.
     """
     count = 0
     with Writer(path, first) as writer:
-        async for frame in frames(bootstrap_servers, follow=follow, idle=writer.flush):
-            if until is not None and frame.at >= until:
-                if follow:
-                    break
-                continue
-            if since is not None and frame.at < since:
-                continue
-            writer.write(frame)
-            count += 1
-            if count % 1000 == 0:
-                report(count)
+        try:
+            async for frame in frames(bootstrap_servers, follow=follow, idle=writer.flush):
+                if until is not None and frame.at >= until:
+                    if follow:
+                        break
+                    continue
+                if since is not None and frame.at < since:
+                    continue
+                writer.write(frame)
+                count += 1
+                if count % 1000 == 0:
+                    report(count)
+        except JournalError:
+            if not count:
+                writer.discard()
+            raise
     return count
 
 
@@ -291,7 +301,14 @@ async def frames(
             if not batch:
                 idle()
             await asyncio.sleep(0)
-    except (KafkaError, OSError) as error:
-        raise JournalError(f"Kafka at {bootstrap_servers} does not hand out the frames: {error!r}") from None
+    except (KafkaConnectionError, OSError):
+        raise JournalError(
+            f"Kafka does not answer at {bootstrap_servers}: start it, or correct kafka.bootstrap_servers"
+        ) from None
+    except KafkaError as error:
+        raise JournalError(
+            f"Kafka at {bootstrap_servers} does not hand out the frames ({type(error).__name__}): see its log, then try"
+            " again"
+        ) from None
     finally:
         await clients.stop(consumer)

@@ -105,6 +105,17 @@ def test_a_journal_of_no_conditions_is_not_replayed_to_nothing(tmp_path: Path) -
     assert (done.returncode, "no conditions configured" in done.stderr) == (2, True), done.stderr
 
 
+def test_a_journal_of_a_kafka_that_is_down_says_what_to_do_and_leaves_no_file(tmp_path: Path) -> None:
+    environ = {"HITSTREAM_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    for _ in range(2):  # the name is free for another try
+        done = hitstream("journal", "day.zst", folder=tmp_path, environ=environ)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "hitstream journal: Kafka does not answer at 127.0.0.1:1: start it, or correct kafka.bootstrap_servers\n"
+        )
+    assert not (tmp_path / "day.zst").exists()
+
+
 # 0 is any free port: what else runs on this machine is not this test's matter.
 FREE = {f"HITSTREAM_LOCAL__{server}_PORT": "0" for server in ("KAFKA", "CLICKHOUSE", "KIWOOM")}
 
