@@ -127,7 +127,7 @@ async def _serve_noida(host: str, port: int, folder: Path, lock: int, report: Re
 
 async def _until_ended(name: str, broker: Child, log: Path) -> None:
     code = await broker.wait()
-    raise HitstreamError(f"{name} {ended(code)} by itself; the end of {log}: {last_lines(log)}")
+    raise HitstreamError(f"{name} {ended(code)} by itself; {log} says last: {last_lines(log)}")
 
 
 def _absolute(folder: Path) -> Path:

@@ -277,13 +277,18 @@ async def run(
     _configure(folder, host, port)
     if not (folder / "logs" / "meta.properties").exists():
         await _format(kafka, folder)
-    console = folder / "console.log"
+    console, log = folder / "console.log", folder / "kafka.log"
+    before = _size(log)
     command = kafka.command("kafka.Kafka", "server.properties", options=options)
     async with child(command, log=console, grace=_STOP_SECONDS, cwd=folder, keep_open=keep_open) as broker:
         if not await until_ready(broker, advertised(host), port, _START_SECONDS, _cluster_id(folder)):
-            words = last_lines(console) if console.stat().st_size else last_lines(folder / "kafka.log")
-            raise HitstreamError(f"Apache Kafka did not start; the end of its log in {folder}: {words}")
-        yield broker, folder / "kafka.log"
+            words = last_lines(console) if _size(console) else last_lines(log, since=before)
+            raise HitstreamError(f"Apache Kafka did not start; its log in {folder} says: {words}")
+        yield broker, log
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _configure(folder: Path, host: str, port: int) -> None:

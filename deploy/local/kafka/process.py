@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -119,10 +120,23 @@ async def _spawn(
     )
 
 
-def last_lines(log: Path, count: int = 3) -> str:
-    """The end of a log as one line, for an error message."""
+_FRAME: Final = re.compile(r"\s*at [\w.$/<>]+\(|\s*\.\.\. \d+ (more|common frames omitted)")
+_CAUSE: Final = re.compile(r"\s*(Caused by: )?[\w.$]+(Exception|Error)\b|.*\b(ERROR|FATAL)\b")
+_DRESS: Final = re.compile(r"^(\S+ \S+ (?:ERROR|FATAL) \S+ - )|^(?:Caused by: )?(?:[a-z_]\w*\.)+(?=[A-Z])")
+
+
+def last_lines(log: Path, count: int = 3, since: int = 0) -> str:
+    """What the end of a log says, as one line for an error message: what went wrong where it says so, no stack frames.
+
+    Args:
+        since: bytes of the log that are not of this run.
+    """
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        with log.open("rb") as file:
+            file.seek(since if since <= file.seek(0, os.SEEK_END) else 0)  # shorter: begun anew meanwhile
+            text = file.read().decode(errors="replace")
     except OSError:
         return "no log"
-    return " | ".join(line.strip() for line in lines[-count:] if line.strip()) or "empty log"
+    lines = [line for line in text.splitlines() if line.strip() and not _FRAME.match(line)]
+    causes = dict.fromkeys(_DRESS.sub("", line.strip()) for line in lines if _CAUSE.match(line))
+    return " | ".join([*(causes or map(str.strip, lines))][-count:]) or "empty log"

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from deploy.local import kafka
 from deploy.local.kafka import apache, noida
 from deploy.local.kafka.locks import exclusive
-from deploy.local.kafka.process import child
+from deploy.local.kafka.process import child, last_lines
 from deploy.local.kafka.ready import until_ready
 from streams import topics
 from streams.events import HitstreamError
@@ -216,6 +216,48 @@ async def test_a_broker_that_ends_by_itself_is_told(tmp_path: Path) -> None:
         await kafka.serve(
             host="127.0.0.1", port=0, data_dir=tmp_path, engine="noida", report=lambda line: None, ready=kill
         )
+
+
+JAVA_LOG = """\
+2026-11-26 09:15:35,270 WARN org.apache.kafka.controller.QuorumController - [QuorumController id=1] Activation.
+2026-11-26 09:15:48,975 ERROR org.apache.kafka.metadata.MetaPropertiesEnsemble - Error while reading /x/meta.properties
+java.lang.RuntimeException: Unknown meta.properties version number 9
+\tat org.apache.kafka.metadata.MetaPropertiesVersion.fromNumber(MetaPropertiesVersion.java:53) ~[kafka.jar:?]
+\tat java.base/java.util.Iterator.forEachRemaining(Iterator.java:133) ~[?:?]
+\tat kafka.server.KafkaRaftServer$.<init>(KafkaRaftServer.scala:57) [kafka_2.13-4.4.0.jar:?]
+Caused by: java.net.BindException: Address already in use
+\tat java.base/sun.nio.ch.Net.bind0(Native Method)
+\t... 6 more
+"""
+
+
+def test_of_a_log_the_causes_are_told_and_no_frames(tmp_path: Path) -> None:
+    log = tmp_path / "kafka.log"
+    log.write_text(JAVA_LOG)
+    assert last_lines(log) == (
+        "Error while reading /x/meta.properties | RuntimeException: Unknown meta.properties version number 9"
+        " | BindException: Address already in use"
+    )
+    log.write_text("one\n\n  two\n")
+    assert last_lines(log) == "one | two"
+    assert last_lines(log, since=4) == "two"
+    assert last_lines(log, since=4000) == "one | two"  # another file by now
+    log.write_text("")
+    assert (last_lines(log), last_lines(tmp_path / "none")) == ("empty log", "no log")
+
+
+async def test_a_damaged_folder_of_apache_kafka_is_told_by_its_cause(tmp_path: Path, available_engine: str) -> None:
+    if available_engine != "apache":
+        pytest.skip("Apache Kafka cannot be had here")
+    logs = tmp_path / "apache" / "logs"
+    logs.mkdir(parents=True)
+    (logs.parent / "kafka.log").write_text("2026-11-25 09:15:48,975 ERROR kafka.Kafka$ - of yesterday\n")
+    (logs / "meta.properties").write_text("cluster.id=x\nnode.id=1\nversion=9\n")
+    with pytest.raises(HitstreamError, match=r"Unknown meta\.properties version number 9") as told:
+        async with serving(tmp_path, "apache"):
+            pass
+    assert "KafkaRaftServer" not in str(told.value)
+    assert "of yesterday" not in str(told.value)
 
 
 # --- which engine -----------------------------------------------------------------------------------------------------
