@@ -394,25 +394,36 @@ def migrate(*, check: bool = False, as_json: Json = False, common: Common = _COM
 def config(
     *,
     show_example: Annotated[bool, Parameter(name="--example", negative=())] = False,
+    of_up: Annotated[bool, Parameter(name="--up", negative=())] = False,
     as_json: Json = False,
     common: Common = _COMMON,
 ) -> int:
-    """Print what is in force and where each value came from.
+    """Print what is in force and where each value came from, and check it as the roles do.
 
     Parameters
     ----------
     show_example
         Print an annotated example of hitstream.toml instead.
+    of_up
+        Print what `hitstream up` gives its roles: with its own addresses and defaults for what is not set.
     """
     if show_example:
         _say(example().rstrip())
         return 0
+    from contextlib import suppress
     from urllib.parse import urlsplit
 
     from rich.console import Console
     from rich.table import Table
 
+    from . import up as product
+    from .checks import check
+
     settings, sources = load(common.config), origins(common.config)
+    filled: frozenset[str] = frozenset()
+    if of_up:
+        settings, filled = product.given(settings, common.config)
+        sources |= dict.fromkeys(filled, "hitstream up")
     values = settings.model_dump(mode="json")
     values["clickhouse"]["dsn"] = _masked(values["clickhouse"]["dsn"], urlsplit(values["clickhouse"]["dsn"]).password)
     flat = {key: values[key.split(".")[0]][key.split(".")[1]] if "." in key else values[key] for key in sources}
@@ -424,6 +435,12 @@ def config(
             shown = ", ".join(row["name"] for row in value) if key == "conditions" else value
             table.add_row(key, "" if shown is None else str(shown), sources[key])
         Console().print(table)
+    check(settings)
+    if not (as_json or of_up):
+        with suppress(ConfigError):  # what `up` would miss is no matter of roles that are started one by one
+            filled = product.given(settings, common.config)[1]
+            keys = ", ".join(sorted(filled))
+            _say(f"`hitstream up` has values of its own for {keys}: `hitstream config --up` shows them.")
     return 0
 
 

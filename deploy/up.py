@@ -27,10 +27,9 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from sinks.live.access import tokens
-from sinks.live.guard import check_exposure
 from streams.events import KST, ConfigError, HitstreamError
 
+from .checks import check, listeners
 from .clock import Clock
 from .ports import PortTaken
 from .settings import PREFIX, Settings, load
@@ -80,9 +79,8 @@ async def up(settings: Settings, *, live: bool, config: Path | None, console: Co
     Raises:
         HitstreamError: something is in the way; one sentence.
     """
-    check_exposure(settings.live.host, tokens(settings.live))
     plan = _Plan(settings, live=live)
-    _try_rule(settings)
+    check(settings)
     with _folder(settings.local.data_dir) as folder:
         plan.refuse_taken_ports()
         return await _Up(plan, folder, config, console).run()
@@ -107,6 +105,18 @@ def beside(config: Path | None) -> Settings:
     return load(config, dict(os.environ) | plan.environment)
 
 
+def given(settings: Settings, config: Path | None) -> tuple[Settings, frozenset[str]]:
+    """The settings that `up` gives its roles, and the keys of those that are `up`'s own.
+
+    Raises:
+        ConfigError: `up` would refuse them.
+    """
+    plan = _Plan(settings, live=False)
+    check(settings)
+    ours = frozenset(name.removeprefix(PREFIX).lower().replace("__", ".") for name in plan.environment)
+    return load(config, dict(os.environ) | plan.environment), ours
+
+
 def _local_conditions(planted: Sequence[str]) -> list[dict[str, Any]]:
     """The local market's conditions: first those that are only planted, then its own, as many as a session may have."""
     from producers.kiwoom.session import MAX_CONDITIONS
@@ -117,15 +127,6 @@ def _local_conditions(planted: Sequence[str]) -> list[dict[str, Any]]:
     new = [c.name for c in account(plants(planted)) if c.name not in names]
     found: list[dict[str, Any]] = [{"name": name, "weight": 0.5, "hold": 3, "cooldown": 60} for name in new]
     return (found + list(LOCAL_CONDITIONS))[:MAX_CONDITIONS]
-
-
-def _try_rule(settings: Settings) -> None:
-    """Refuse a scoring rule that the worker would refuse, before anything is started."""
-    from streams.rules import load as load_rule
-    from streams.watchdog import within
-
-    with within(settings.stream.stalled_after):  # it may be a user's code
-        load_rule(settings.recommend.rule, settings.recommend.options)
 
 
 class _Plan:
@@ -191,15 +192,8 @@ class _Plan:
 
     def refuse_taken_ports(self) -> None:
         """Raise PortTaken if something already listens where we are going to."""
-        local = self.settings.local
-        wanted = [
-            (self.kafka, "127.0.0.1", local.kafka_port, "the local Kafka", "local.kafka_port"),
-            (self.clickhouse, "127.0.0.1", local.clickhouse_port, "the local ClickHouse", "local.clickhouse_port"),
-            (self.market, "127.0.0.1", local.kiwoom_port, "the local market", "local.kiwoom_port"),
-            (True, self.settings.live.host, self.settings.live.port, "the dashboard", "live.port"),
-        ]
-        for ours, host, port, what, setting in wanted:
-            if ours and port and _taken(host, port):
+        for host, port, what, setting in listeners(self.settings, market=self.market):
+            if _taken(host, port):
                 raise PortTaken(
                     f"Port {port}, which {what} needs, is taken by another program; stop that one, or choose another "
                     f"port with {setting} (HITSTREAM_{setting.upper().replace('.', '__')})."

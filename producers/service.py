@@ -353,6 +353,15 @@ def _verify(kiwoom: KiwoomSettings, conditions: Sequence[ConditionSource]) -> No
             raise ConfigError(f"kiwoom.{name} is not set: take it from the Open API portal, or from a file")
     if not conditions:
         raise ConfigError("no condition is configured: add [[conditions]] with the name of a saved condition")
+    verify_conditions(conditions)
+
+
+def verify_conditions(conditions: Sequence[ConditionSource]) -> None:
+    """Refuse conditions that Kiwoom would not keep open, or that could not be told apart.
+
+    Raises:
+        ConfigError: which, and what to do.
+    """
     if len(conditions) > MAX_CONDITIONS:
         raise ConfigError(
             f"{len(conditions)} conditions are configured, and Kiwoom keeps at most {MAX_CONDITIONS} open per app key:"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -96,6 +97,30 @@ def test_wrong_use_is_one_sentence(
     done = hitstream(*arguments, folder=tmp_path, environ=environ)
     assert (done.returncode, words in done.stderr + done.stdout) == (code, True), done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["config", "--up"], ["up"]])
+def test_what_a_role_would_refuse_is_refused_before_anything_starts(tmp_path: Path, arguments: list[str]) -> None:
+    environ = {"HITSTREAM_KIWOOM__DAYS": '["2026-13-03 closed"]'}
+    done = hitstream(*arguments, folder=tmp_path, environ=environ)
+    words = f"hitstream {arguments[0]}: kiwoom.days has '2026-13-03 closed'"
+    assert (done.returncode, words in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr
+    assert not (tmp_path / ".data").exists()
+
+
+def test_config_says_which_values_up_has_of_its_own_and_shows_them(tmp_path: Path) -> None:
+    plain = hitstream("config", folder=tmp_path)
+    assert (plain.returncode, plain.stderr) == (0, "")
+    *_, last = plain.stdout.splitlines()
+    assert last.startswith("`hitstream up` has values of its own for clickhouse.dsn, conditions, kafka.bootstrap_")
+    assert last.endswith("recommend.threshold, stream.instance: `hitstream config --up` shows them.")
+    told = json.loads(hitstream("config", "--up", "--json", folder=tmp_path).stdout)
+    assert told["recommend.threshold"] == {"value": 1.5, "from": "hitstream up"}
+    assert told["kafka.bootstrap_servers"] == {"value": "127.0.0.1:9092", "from": "hitstream up"}
+    assert len(told["conditions"]["value"]) == 8
+    assert told["live.port"] == {"value": 8080, "from": "default"}
+    silent = hitstream("config", folder=tmp_path, environ=ACCOUNT)  # roles that are started one by one
+    assert (silent.returncode, "hitstream up" in silent.stdout) == (0, False)
 
 
 def test_a_journal_of_no_conditions_is_not_replayed_to_nothing(tmp_path: Path) -> None:
