@@ -443,7 +443,7 @@ def _settings(config: Path | None, *, complete: bool = True) -> Settings:
 
     # What a role would log goes to stderr, and only where it matters: stdout is the command's answer.
     logs.configure(LogSettings(level="warning"))
-    settings = beside(config)
+    settings = beside(config, "kiwoom.rest_url")
     if complete and (problems := _problems(settings)):
         raise ConfigError(f"{problems[0]}; put it into hitstream.toml or the environment.")
     return settings

@@ -339,7 +339,7 @@ def topics(
     from .topics import ensure
     from .up import beside
 
-    settings = beside(common.config)
+    settings = beside(common.config, "kafka.bootstrap_servers")
     bootstrap = bootstrap_of(settings)
 
     logs.configure(LogSettings(), least="error")
@@ -377,7 +377,7 @@ def migrate(*, check: bool = False, as_json: Json = False, common: Common = _COM
 
     from .up import beside
 
-    settings = beside(common.config)
+    settings = beside(common.config, "clickhouse.dsn")
     needed(settings.clickhouse.dsn, "clickhouse.dsn", "clickhouse://127.0.0.1:8123/hitstream")
 
     logs.configure(settings.log, least="error")

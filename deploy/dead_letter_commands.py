@@ -393,7 +393,7 @@ def _settings(config: Path | None) -> Settings:
     from .up import beside
 
     logs.configure(LogSettings(), least="error")
-    return beside(config)
+    return beside(config, "kafka.bootstrap_servers")
 
 
 def _say(text: str) -> None:

@@ -53,7 +53,7 @@ def journal(
     from .up import beside
 
     logs.configure(LogSettings(), least="error")  # a broker that is tried in vain is told in one sentence
-    settings = beside(config)
+    settings = beside(config, "kafka.bootstrap_servers")
     first = journals.header(settings.kiwoom, settings.conditions, settings.clock.speed)
     told = [0]
 
@@ -107,7 +107,7 @@ def replay(
 
     if speed is not None and speed <= 0:
         raise ConfigError("--speed must be above 0.")
-    settings = beside(config)
+    settings = beside(config, "kafka.bootstrap_servers") if publish else beside(config)
     read = Journal(file)
     if not read.header.conditions:
         raise ConfigError(f"{file} was recorded with no conditions configured, so nothing can come of it.")

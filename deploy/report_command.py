@@ -65,7 +65,7 @@ def report(
     wanted = day_of(day)
     shape = form or _form(output)
     logs.configure(LogSettings(level="warning"))
-    settings = beside(config)
+    settings = beside(config, "clickhouse.dsn")
     calendar = calendar_of(settings.kiwoom)
     now = clock_of(settings).now().astimezone(KST)
     client = connect(settings.clickhouse, create=False)

@@ -184,7 +184,7 @@ def restore(path: Path, /, *, check: bool = False, as_json: Json = False, config
     """
     from sinks.clickhouse import backup as backups
 
-    settings = _settings(config)
+    settings = _settings(config, needs_clickhouse=not check)
     with _progress("rows") as progress:
         if check:
             found = backups.verify(path, _reporting(progress))
@@ -420,10 +420,10 @@ def _reporting(progress: Progress) -> Callable[[str, int, int], None]:
     return report
 
 
-def _settings(config: Path | None) -> Settings:
+def _settings(config: Path | None, *, needs_clickhouse: bool = True) -> Settings:
     from .up import beside
 
-    settings = beside(config)
+    settings = beside(config, "clickhouse.dsn") if needs_clickhouse else beside(config)
     logs.configure(settings.log, least="error")
     return settings
 

@@ -190,7 +190,7 @@ def status(
 
     # Kafka's client tells of every connection that it tries in vain; the answer is one sentence.
     logs.configure(LogSettings(), least="error")
-    settings = beside(config)
+    settings = beside(config, "kafka.bootstrap_servers")
     bootstrap = bootstrap_of(settings)
     if watch and as_json:
         raise ConfigError("--watch and --json do not go together.")

@@ -86,10 +86,16 @@ async def up(settings: Settings, *, live: bool, config: Path | None, console: Co
         return await _Up(plan, folder, config, console).run()
 
 
-def beside(config: Path | None) -> Settings:
+def beside(config: Path | None, *needs: str) -> Settings:
     """The settings for a command that runs beside `up`: with the addresses and the clock that `up` gives its roles.
 
     Without an `up` that keeps its data in the same folder they are what is configured.
+
+    Args:
+        needs: keys of settings without which the command can do nothing.
+
+    Raises:
+        ConfigError: one of them is not set, and there is the data of an `up` that does not run.
     """
     settings = load(config)
     try:
@@ -99,10 +105,23 @@ def beside(config: Path | None) -> Settings:
         clock = Clock(datetime.fromisoformat(start), float(speed), datetime.fromisoformat(anchor))
         live = bool(run["live"])
     except (OSError, ValueError, KeyError, TypeError):
+        _refuse_without_up(settings, needs)
         return settings
     plan = _Plan(settings, live=live)
     plan.set_clock(clock)
     return load(config, dict(os.environ) | plan.environment)
+
+
+def _refuse_without_up(settings: Settings, needs: Sequence[str]) -> None:
+    if not (settings.local.data_dir / "up.lock").exists():
+        return
+    for key in needs:
+        section, name = key.split(".")
+        if not getattr(getattr(settings, section), name):
+            raise ConfigError(
+                f"`hitstream up`, whose data is in {settings.local.data_dir}, is not running: start it and wait until "
+                f"it says that it runs, or set {key} ({PREFIX}{key.upper().replace('.', '__')})."
+            )
 
 
 def given(settings: Settings, config: Path | None) -> tuple[Settings, frozenset[str]]:

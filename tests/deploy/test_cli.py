@@ -130,6 +130,34 @@ def test_a_journal_of_no_conditions_is_not_replayed_to_nothing(tmp_path: Path) -
     assert (done.returncode, "no conditions configured" in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["status"], "kafka.bootstrap_servers"),
+        (["topics"], "kafka.bootstrap_servers"),
+        (["journal", "day.zst"], "kafka.bootstrap_servers"),
+        (["dead-letters"], "kafka.bootstrap_servers"),
+        (["sql", "SELECT 1"], "clickhouse.dsn"),
+        (["migrate"], "clickhouse.dsn"),
+        (["backup", "x"], "clickhouse.dsn"),
+        (["report"], "clickhouse.dsn"),
+        (["doctor"], "kiwoom.rest_url"),
+        (["conditions"], "kiwoom.rest_url"),
+    ],
+)
+def test_beside_the_data_of_an_up_that_does_not_run_that_is_what_is_said(
+    tmp_path: Path, arguments: list[str], key: str
+) -> None:
+    (tmp_path / ".data").mkdir()
+    (tmp_path / ".data" / "up.lock").write_text("1")
+    done = hitstream(*arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr == (
+        f"hitstream {arguments[0]}: `hitstream up`, whose data is in .data, is not running: start it and wait until it "
+        f"says that it runs, or set {key} (HITSTREAM_{key.upper().replace('.', '__')}).\n"
+    )
+
+
 def test_a_journal_of_a_kafka_that_is_down_says_what_to_do_and_leaves_no_file(tmp_path: Path) -> None:
     environ = {"HITSTREAM_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     for _ in range(2):  # the name is free for another try
