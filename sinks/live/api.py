@@ -49,6 +49,7 @@ from .commands import Commands, NotTaken, Refused
 from .guard import GRANT, Grant, only
 from .history import Filter, History, HistoryAway
 from .hub import Hub
+from .parameters import called
 from .stream import Broadcaster
 from .views import ConditionView, FeedItem, RecommendationView
 
@@ -338,7 +339,7 @@ def _problem(status: int, sentence: str, headers: Mapping[str, str] | None = Non
 def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     sentence = error.detail
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        names = _names(request)
+        names = called(request)
         told = [
             f"{names.get(part.get('key', ''), part.get('key', ''))}: {part.get('message', '')}"
             for part in error.extra
@@ -350,13 +351,6 @@ def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     elif isinstance(error, NotFoundException) and sentence == HTTPStatus.NOT_FOUND.phrase:
         sentence = "There is nothing at this address: GET /openapi.json lists what there is."
     return _problem(error.status_code, sentence, error.headers)
-
-
-def _names(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """What the asker calls the parameters of the function that was to answer, by what it calls them itself."""
-    parameters = request.route_handler.parsed_fn_signature.parameters
-    called = {name: getattr(field.kwarg_definition, "name", None) or name for name, field in parameters.items()}
-    return called | {"data": "body"}
 
 
 def _of_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

@@ -43,6 +43,7 @@ from .commands import Commands
 from .guard import App, Guard, check_exposure
 from .history import History
 from .hub import Hub, new_epoch
+from .parameters import refuse_unknown
 from .proxies import Network, networks
 from .reader import Reader
 from .stream import Broadcaster
@@ -130,6 +131,7 @@ def application(
             backend="gzip", minimum_size=1_000, gzip_compress_level=1, exclude_opt_key="compresses"
         ),
         exception_handlers=api.PROBLEMS,
+        before_request=refuse_unknown,
         before_send=[_keep_answers_fresh],
         request_max_body_size=api.BODY_BYTES,
         logging_config=None,

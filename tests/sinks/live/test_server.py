@@ -451,6 +451,21 @@ async def test_a_wrong_parameter_has_the_name_that_it_was_asked_by(path: str, na
         assert named in (await live.get(path)).json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("/api/recommendations?sttae=open", "There is no parameter 'sttae' here; did you mean state?"),
+        ("/api/performance?form=2026-03-03&to=2026-03-04", "There is no parameter 'form' here; did you mean from?"),
+        ("/api/stocks/005930/bars?code=000660", "There is no parameter 'code' here; it takes date, interval."),
+        ("/api/gaps?x=1", "There is no parameter 'x' here; it takes none."),
+    ],
+)
+async def test_a_parameter_that_nobody_knows_is_refused_with_the_nearest_one(path: str, sentence: str) -> None:
+    async with answering() as live:
+        answer = await live.get(path)
+        assert (answer.status_code, answer.json()) == (400, {"error": sentence})
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
