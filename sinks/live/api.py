@@ -46,7 +46,7 @@ from .answers import (
     WithdrawCommand,
 )
 from .commands import Commands, NotTaken, Refused
-from .guard import GRANT, Grant, only
+from .guard import GRANT, Grant, only, with_head
 from .history import Filter, History, HistoryAway
 from .hub import Hub
 from .parameters import called
@@ -337,7 +337,7 @@ def _problem(status: int, sentence: str, headers: Mapping[str, str] | None = Non
 
 
 def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    sentence = error.detail
+    sentence, headers = error.detail, dict(error.headers or {})
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
         names = called(request)
         told = [
@@ -347,10 +347,11 @@ def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
         ]
         sentence = "; ".join(told)[:500] or sentence
     elif isinstance(error, MethodNotAllowedException):
-        sentence = only((error.headers or {}).get("allow", ""))
+        headers["allow"] = with_head(headers.get("allow", ""))
+        sentence = only(headers["allow"])
     elif isinstance(error, NotFoundException) and sentence == HTTPStatus.NOT_FOUND.phrase:
         sentence = "There is nothing at this address: GET /openapi.json lists what there is."
-    return _problem(error.status_code, sentence, error.headers)
+    return _problem(error.status_code, sentence, headers)
 
 
 def _of_bug(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:

@@ -305,6 +305,11 @@ class Guard:
         await answer.text(303, "", (b"location", b"/"), (b"set-cookie", cookie))
 
 
+def with_head(methods: str) -> str:
+    """Methods that a path takes, as it takes HEAD wherever it takes GET."""
+    return methods.replace("GET", "GET, HEAD") if "HEAD" not in methods else methods
+
+
 def only(methods: str) -> str:
     """What is said to who asks with another method than these."""
     return f"This can be asked with {methods} only."

@@ -40,7 +40,7 @@ from . import api, page
 from .access import Access, tokens
 from .answers import RecommendCommand, WithdrawCommand
 from .commands import Commands
-from .guard import App, Guard, check_exposure
+from .guard import App, Guard, check_exposure, with_head
 from .history import History
 from .hub import Hub, new_epoch
 from .parameters import refuse_unknown
@@ -139,16 +139,38 @@ def application(
 
     def takes(method: str, path: str) -> str | None:
         if path == STREAM:
-            return None if method == "GET" else "GET"
+            return None if method == "GET" else with_head("GET")
         try:
             app.asgi_router.handle_routing(path=path, method=cast("Any", method))
         except MethodNotAllowedException as error:
-            return (error.headers or {}).get("allow")
+            allowed = (error.headers or {}).get("allow")
+            return with_head(allowed) if allowed else None
         except NotFoundException:
             pass
         return None
 
-    return Guard(cast("App", app), access or Access(), user=user, trusted=trusted, takes=takes)
+    return Guard(_answering_heads(cast("App", app)), access or Access(), user=user, trusted=trusted, takes=takes)
+
+
+def _answering_heads(app: App) -> App:
+    """`app`, which takes HEAD wherever it takes GET: the same answer without its body; of the stream its type alone."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await app(scope, receive, send)
+            return
+        if scope["path"] == STREAM:
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def send_head(message: Any) -> None:
+            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+
+        await app({**scope, "method": "GET"}, receive, send_head)
+
+    return answer
 
 
 def takes_gzip(accepted: bytes) -> bool:

@@ -55,7 +55,7 @@ async def asking(
         welcome,
         Access(tokens),
         trusted=networks(trusted),
-        takes=lambda method, path: "GET, OPTIONS" if path == "/api/status" else None,
+        takes=lambda method, path: "GET, HEAD, OPTIONS" if path == "/api/status" else None,
         wall=lambda: clocks.wall,
         steady=lambda: clocks.steady,
     )
@@ -383,7 +383,7 @@ async def test_only_who_may_ask_is_told_how_a_path_is_asked(
         answer = await client.request(method, "/api/status", headers=headers)
         assert (answer.status_code, answer.headers.get("allow")) == (
             expected,
-            "GET, OPTIONS" if expected == 405 else None,
+            "GET, HEAD, OPTIONS" if expected == 405 else None,
         )
         assert list(answer.json()) == ["error"]
 

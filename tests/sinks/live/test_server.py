@@ -418,13 +418,13 @@ async def test_a_wrong_question_is_told_so(path: str, expected: int) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PATCH", "/api/status", "GET, OPTIONS"),
-        ("DELETE", "/api/conditions/main/a/b", "GET, OPTIONS"),
-        ("POST", "/api/live", "GET"),
-        ("OPTIONS", "/api/live", "GET"),
+        ("PATCH", "/api/status", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/api/conditions/main/a/b", "GET, HEAD, OPTIONS"),
+        ("POST", "/api/live", "GET, HEAD"),
+        ("OPTIONS", "/api/live", "GET, HEAD"),
         ("GET", "/api/commands/recommend", "POST, OPTIONS"),
         ("PUT", "/api/commands/withdraw", "POST, OPTIONS"),
-        ("POST", "/", "GET, OPTIONS"),
+        ("POST", "/", "GET, HEAD, OPTIONS"),
     ],
 )
 async def test_another_method_is_told_which_there_are(method: str, path: str, allow: str) -> None:
@@ -432,6 +432,20 @@ async def test_another_method_is_told_which_there_are(method: str, path: str, al
         answer = await live.client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allow)
         assert f"{allow} only" in answer.text
+
+
+async def test_head_is_answered_where_get_is_with_the_same_head_and_no_body() -> None:
+    async with running() as live:
+        for path in ("/api/status", "/api/recommendations?state=half", "/nothing.js", "/openapi.json"):
+            asked, told = await live.client.head(path), await live.get(path)
+            assert (asked.status_code, asked.content) == (told.status_code, b"")
+            varying = {"date", "content-length"}  # a status names the moment
+            assert {*asked.headers.items()} - {*told.headers.items()} <= {
+                (name, asked.headers[name]) for name in varying
+            }
+        stream = await live.client.head("/api/live")
+        assert (stream.status_code, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert (await live.client.head("/api/commands/recommend")).headers["allow"] == "POST, OPTIONS"
 
 
 @pytest.mark.parametrize(
