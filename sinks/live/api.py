@@ -20,6 +20,7 @@ from litestar.exceptions import (
     HTTPException,
     MethodNotAllowedException,
     NotFoundException,
+    SerializationException,
     ServiceUnavailableException,
     ValidationException,
 )
@@ -349,6 +350,10 @@ def _of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     elif isinstance(error, MethodNotAllowedException):
         headers["allow"] = with_head(headers.get("allow", ""))
         sentence = only(headers["allow"])
+    elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        sentence = f"The body is longer than {BODY_BYTES:,} bytes: leave out what GET /openapi.json does not ask for."
+    elif isinstance(error.__cause__, SerializationException):
+        sentence = f"The body is no JSON ({sentence}): send one object, as GET /openapi.json describes it."
     elif isinstance(error, NotFoundException) and sentence == HTTPStatus.NOT_FOUND.phrase:
         sentence = "There is nothing at this address: GET /openapi.json lists what there is."
     return _problem(error.status_code, sentence, headers)

@@ -382,7 +382,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.send = send
-        self._is_api = scope["path"].startswith("/api/")
+        self._is_api = scope["path"].startswith("/api/") or scope["path"] == "/openapi.json"
         self._is_start = scope["path"] == "/" and scope["method"] in ("GET", "HEAD")
 
     async def text(self, status: int, text: str, *headers: tuple[bytes, bytes], media: str = "text/plain") -> None:

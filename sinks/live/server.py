@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import parse_qs
 
+import msgspec
 import structlog
 import uvicorn
 from litestar import Litestar, MediaType, Request, Response, asgi, get
@@ -38,9 +39,9 @@ from streams.tasks import TaskGroup
 
 from . import api, page
 from .access import Access, tokens
-from .answers import RecommendCommand, WithdrawCommand
+from .answers import Problem, RecommendCommand, WithdrawCommand
 from .commands import Commands
-from .guard import App, Guard, check_exposure, with_head
+from .guard import SECURITY_HEADERS, App, Guard, check_exposure, with_head
 from .history import History
 from .hub import Hub, new_epoch
 from .parameters import refuse_unknown
@@ -52,6 +53,10 @@ STOP_SECONDS: Final = 1.0  # for clients to take the end of their answer
 REQUEST_SECONDS: Final = 10.0  # for a new connection to ask something
 STREAM: Final = "/api/live"
 _TRANSPORT: Final = "hitstream.transport"
+_UNREADABLE: Final = (
+    "This is no HTTP request that can be read. In an address whatever is not ASCII is percent-encoded: "
+    "curl -G --data-urlencode 'q=삼성' http://…/api/stocks does it."
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -201,6 +206,21 @@ class _Protocol(H11Protocol):
         self.app_state = {**self.app_state, _TRANSPORT: transport}
         # uvicorn waits for the first request for ever; whoever asks nothing holds a connection that others may need.
         self._patience = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._drop_if_silent)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse in the API's words what is no HTTP; most often it is an address with letters that are not encoded."""
+        cycle = getattr(self, "cycle", None)
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            body = msgspec.json.encode(Problem(error=_UNREADABLE))
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+                *SECURITY_HEADERS,
+            ]
+            head = b"".join(b"%b: %b\r\n" % header for header in headers)
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, body))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._patience.cancel()

@@ -49,6 +49,9 @@ OTHERWISE: Final = {
     "sinks/live/api.py": {
         "`next` of a page, to get the one after it.",
         "Log in first.",
+        # Of bodies that the page never sends.
+        "The body is longer than {} bytes: leave out what GET /openapi.json does not ask for.",
+        "The body is no JSON ({}): send one object, as GET /openapi.json describes it.",
         "The question is wrong.",
         "Too many wrong tokens.",
     },

@@ -178,6 +178,24 @@ async def test_what_is_no_json_is_refused_and_no_fault_of_ours(body: bytes) -> N
         assert (answer.status_code, list(answer.json())) == (400, ["error"])
 
 
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (
+            b'{"code": ',
+            "The body is no JSON (Input data was truncated): send one object, as GET /openapi.json describes",
+        ),
+        (b"x" * 20_000, "The body is longer than 16,384 bytes: leave out what GET /openapi.json does not ask for."),
+    ],
+)
+async def test_of_a_body_that_is_refused_the_next_step_is_said(body: bytes, sentence: str) -> None:
+    async with asking(Commands("127.0.0.1:1", lambda: NINE)) as client:
+        answer = await client.post(
+            "/api/commands/recommend", content=body, headers={"content-type": "application/json"}
+        )
+        assert answer.json()["error"].startswith(sentence)
+
+
 async def test_a_kafka_that_is_away_is_said_and_the_next_command_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "START_SECONDS", 0.5)
     async with asking(Commands("127.0.0.1:1", lambda: NINE)) as client:

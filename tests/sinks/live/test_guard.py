@@ -129,6 +129,13 @@ async def test_a_write_without_tokens_comes_from_the_page_itself(headers: dict[s
 # --- with tokens: reading ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", ["/api/conditions", "/api/live", "/openapi.json"])
+async def test_of_the_api_a_missing_token_is_told_as_every_refusal_is(path: str) -> None:
+    async with asking(WRITER) as client:
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()) == (401, {"error": "Bring a token: log in at /login."})
+
+
 def bearer(secret: str) -> dict[str, bytes]:
     return {"Authorization": f"Bearer {secret}".encode()}
 

@@ -434,6 +434,20 @@ async def test_another_method_is_told_which_there_are(method: str, path: str, al
         assert f"{allow} only" in answer.text
 
 
+@pytest.mark.parametrize(
+    "line", ["GET /api/stocks?q=ㄷㅈ HTTP/1.1", "nonsense", "GET /" + 40_000 * "x"], ids=["not encoded", "none", "long"]
+)
+async def test_what_is_no_http_is_told_as_every_refusal_is(line: str) -> None:
+    async with running() as live:
+        reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
+        writer.write(f"{line}\r\nHost: localhost\r\n\r\n".encode())
+        async with asyncio.timeout(DEADLINE):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n")
+        assert "curl -G --data-urlencode" in json.loads(body)["error"]
+
+
 async def test_head_is_answered_where_get_is_with_the_same_head_and_no_body() -> None:
     async with running() as live:
         for path in ("/api/status", "/api/recommendations?state=half", "/nothing.js", "/openapi.json"):
