@@ -26,6 +26,7 @@ from streams.events import KST, ConfigError, Frame, HitstreamError, SearchResult
 
 from . import logs
 from .clock import clock_of
+from .files import unread
 from .settings import LogSettings, Settings
 
 if TYPE_CHECKING:
@@ -466,7 +467,7 @@ def _second_key(file: Path | None) -> tuple[str, str] | None:
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--second-key-file {file} cannot be read: {error}.") from None
+        raise ConfigError(f"--second-key-file {file} cannot be read: {unread(error)}.") from None
     if len(lines) != 2:
         raise ConfigError(f"--second-key-file {file} must hold an app key and its secret key, one a line.")
     return lines[0], lines[1]

@@ -22,6 +22,7 @@ from streams.events import ConfigError, HitstreamError
 
 from . import logs, reporter, roles
 from .clock import Clock, clock_of
+from .files import unread
 from .lifeline import watch_lifeline
 from .settings import LogSettings, bootstrap_of, example, load, needed, origins
 
@@ -234,7 +235,7 @@ def local_clickhouse(
     try:
         password = password_file.read_text("utf-8").strip() if password_file else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--password-file {password_file} can't be read: {error}") from error
+        raise ConfigError(f"--password-file {password_file} can't be read: {unread(error)}.") from None
     if password_file and not password:
         raise ConfigError(f"--password-file {password_file} is empty.")
     from .local import clickhouse

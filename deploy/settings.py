@@ -28,6 +28,8 @@ from sinks.settings import ClickHouseSettings, LiveSettings
 from streams.events import ConfigError
 from streams.settings import ConditionRule, RecommendSettings, StreamSettings
 
+from .files import unread
+
 PREFIX = "HITSTREAM_"
 DEFAULT_FILE = Path("hitstream.toml")
 
@@ -268,7 +270,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
             f"There is no settings file {file}; `hitstream config --example > {file}` writes one."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The settings file {file} cannot be read: {error}.") from None
+        raise ConfigError(f"The settings file {file} cannot be read: {unread(error)}.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"The settings file {file} is not valid TOML: {error}.") from None
 
@@ -305,10 +307,8 @@ def _secret_files(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
             if _is_secret(key, field) and environ.get(name):
                 try:
                     found[section, key] = Path(environ[name]).read_text(encoding="utf-8").strip()
-                except OSError as error:
-                    raise ConfigError(
-                        f"{name} names {environ[name]}, which cannot be read: {error.strerror}."
-                    ) from None
+                except (OSError, UnicodeDecodeError) as error:
+                    raise ConfigError(f"{name} names {environ[name]}, which cannot be read: {unread(error)}.") from None
     return found
 
 

@@ -21,6 +21,7 @@ from cyclopts import Parameter
 from streams.events import ConfigError, HitstreamError
 
 from . import logs
+from .files import unread
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -377,7 +378,7 @@ def _read(file: Path | None) -> str:
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} can't be read: {error}") from error
+        raise ConfigError(f"{file} can't be read: {unread(error)}.") from None
 
 
 def _given(param: list[str] | None) -> dict[str, str]:
