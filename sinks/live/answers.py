@@ -168,7 +168,9 @@ class HistoryLine(msgspec.Struct, frozen=True, kw_only=True):
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
     """How the hits of a condition fared over one horizon: see `condition_performance` in docs/analytics.md.
 
-    `as_of` is how far the figures go: when the newest day with hits was worked out. None means that all were just now.
+    Of `hits - priced` so many have no reference (`without_price`: they count at no horizon), and so many are left out
+    because the horizon crosses the close (`past_close`); the others are not known, or not yet. `as_of` is how far the
+    figures go: when the newest day with hits was worked out. None means that all were just now.
     """
 
     account: str
@@ -189,6 +191,8 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     difference_low: float | None
     difference_high: float | None
     gaps: int
+    without_price: int = 0
+    past_close: int = 0
     as_of: datetime | None = None
 
 

@@ -17,6 +17,7 @@ import structlog
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from sinks.clickhouse import uncounted
 from sinks.clickhouse.connection import ClickHouseUnavailable, connect_async, first_line
 from sinks.settings import ClickHouseSettings
 from streams.events import HitstreamError, Transition
@@ -171,19 +172,32 @@ class History:
         except NotMigrated:  # of an earlier version: the views may be there
             filled = [(first, _NEVER, True)]
         if any(behind for _, _, behind in filled):
-            query = _PERFORMANCE.replace("{view}", "condition_performance")
-            return tuple(Performance(**row) for row in await self._ask(query, asked | {"cost": cost}))
+            return await self._fared("condition_performance", uncounted.LIVE, asked, cost)
         async with self._computing:  # who asks the same meanwhile gets the same answer
             kept = self._kept.get((first, last, cost))
             if kept is None or kept[0] != filled:
-                query = _PERFORMANCE.replace("{view}", "condition_performance_stored")
                 # A day that is over was filled when everything of it was known: the newest one says how far they go.
                 as_of = filled[-1][1] if filled else None
-                rows = await self._ask(query, asked | {"cost": cost})
-                kept = self._kept[first, last, cost] = filled, tuple(Performance(**row, as_of=as_of) for row in rows)
+                rows = await self._fared("condition_performance_stored", uncounted.STORED, asked, cost, as_of)
+                kept = self._kept[first, last, cost] = filled, rows
                 if len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
             return kept[1]
+
+    async def _fared(
+        self, view: str, left_out: str, asked: dict[str, Any], cost: float, as_of: datetime | None = None
+    ) -> tuple[Performance, ...]:
+        rows = await self._ask(_PERFORMANCE.replace("{view}", view), asked | {"cost": cost})
+        causes = uncounted.by_horizon(await self._ask(left_out, asked)) if rows else {}
+        nothing = uncounted.Uncounted()
+        return tuple(
+            Performance(
+                **row,
+                **causes.get((row["account"], row["condition"], row["horizon"]), nothing)._asdict(),
+                as_of=as_of,
+            )
+            for row in rows
+        )
 
     async def close(self) -> None:
         """Let go of ClickHouse."""

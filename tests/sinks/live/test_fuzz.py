@@ -44,6 +44,8 @@ class Answering(History):
         who = {"account": "main", "condition": "신고가 돌파"}
         if "FROM bars" in query:
             return [{"at": NINE, "open": 1, "high": 2, "low": 1, "close": 2, "volume": 3}]
+        if "AS past_close" in query:
+            return [who | {"without_price": 1, "past_close": [0, 0, 0, 0]}]
         if "FROM day_returns" in query:
             return [{"date": date(2026, 3, 4), "filled_at": NINE, "behind": False}]
         if "condition_performance" in query:

@@ -239,6 +239,14 @@ SELECT 'main' AS account, 'a' AS condition, arrayJoin(['best', '5m', 'close']) A
        0.4 AS difference_low, 0.6 AS difference_high, toUInt64(1) AS gaps, toUInt64(3) AS stocks
 FROM numbers(1) WHERE {from_date:Date} <= {to_date:Date}
 """
+# Of the hits of `a` two have no reference; one has it at 15:29:30, one at 15:10 on NXT.
+HITS = """
+CREATE VIEW condition_returns AS
+SELECT {from_date:Date} AS date, 'main' AS account, 'a' AS condition, '1m' AS horizon, hit.1 AS exchange,
+       toDateTime64(date, 6, 'Asia/Seoul') + toIntervalSecond(hit.2) AS reference_at
+FROM (SELECT arrayJoin([('KRX', NULL), ('KRX', NULL), ('KRX', 55770), ('NXT', 54600)]) AS hit)
+WHERE {to_date:Date} = {to_date:Date} AND {cost:Float64} = 0
+"""
 
 
 async def test_performance_is_what_the_view_says_and_what_is_not_known_is_null(server: Server) -> None:
@@ -246,12 +254,14 @@ async def test_performance_is_what_the_view_says_and_what_is_not_known_is_null(s
     bare = server.settings()
     maker = connect(bare)
     maker.command(VIEW)
+    maker.command(HITS)
     maker.close()
     async with asking(bare) as client:
         told = (await client.get(f"/api/performance?from={PAST}&to={PAST}&cost=0.25")).json()
         assert [row["horizon"] for row in told] == ["5m", "close", "best"], "in the order of time"
         assert {(row["hits"], row["priced"], row["mean"], row["sample_cases"]) for row in told} == {(12, 10, 0.25, 99)}
         assert (told[0]["q1"], told[0]["q3"], told[0]["high"], told[0]["low"]) == (None, None, None, 0.1)
+        assert [(row["without_price"], row["past_close"]) for row in told] == [(2, 1), (2, 0), (2, 0)]
         assert (await client.get(f"/api/performance?from={PAST}&to=2020-01-01")).json() == []
         for wrong in ("cost=-1", "cost=nan", "cost=x", "cost=1e999"):
             assert (await client.get(f"/api/performance?from={PAST}&to={PAST}&{wrong}")).status_code == 400, wrong
@@ -264,21 +274,32 @@ async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_da
     bare = server.settings()
     maker = connect(bare)
     maker.command(VIEW)
+    maker.command(HITS)
     maker.command(
         VIEW.replace("condition_performance", "condition_performance_stored").replace("{cost:Float64}", "77.")
     )
     maker.command(
-        "CREATE TABLE transitions (date Date, inserted_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY date"
+        "CREATE TABLE transitions (date Date, account String, condition String, code String, entry UInt32, kind String,"
+        " exchange String, inserted_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY date"
     )
     maker.command(
-        "CREATE TABLE day_returns (date Date, account String, condition String, filled_at DateTime64(6, 'UTC')) "
+        "CREATE TABLE day_returns (date Date, account String, condition String, codes Array(String), "
+        "entries Array(UInt32), reference_ats Array(Nullable(DateTime64(6, 'UTC'))), filled_at DateTime64(6, 'UTC')) "
         "ENGINE = MergeTree ORDER BY date"
     )
+
+    def came(day: date, at: str) -> None:
+        maker.command(f"INSERT INTO transitions (date, inserted_at) VALUES ('{day}', '{at}')")
+
+    def kept(day: date, at: str) -> None:
+        maker.command(f"INSERT INTO day_returns (date, filled_at) VALUES ('{day}', '{at}')")
+
     asked: list[str] = []
     ask = History._ask
 
     async def noted(self: History, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        asked.append("kept" if "_stored(" in query else "live" if "condition_performance(" in query else "days")
+        if "(from_date" in query or "AS filled_at" in query:
+            asked.append("kept" if "_stored(" in query else "live" if "condition_performance(" in query else "days")
         return await ask(self, query, parameters)
 
     monkeypatch.setattr(History, "_ask", noted)
@@ -290,23 +311,24 @@ async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_da
             asked.clear()
             return {(row["mean"], row["as_of"]) for row in (await client.get(path)).json()}
 
-        maker.command(f"INSERT INTO transitions VALUES ('{PAST}', '{noon}'), ('{TODAY.date()}', '{noon}')")
-        maker.command(f"INSERT INTO day_returns VALUES ('{PAST}', '', '', '{noon}')")
+        came(PAST, noon)
+        came(TODAY.date(), noon)
+        kept(PAST, noon)
         assert await told() == {(1.0, None)}, "one of the days was never filled"
-        maker.command(f"INSERT INTO day_returns VALUES ('{TODAY.date()}', '', '', '{later}')")
+        kept(TODAY.date(), later)
         assert await told() == {(77.0, "2026-11-24T03:10:00Z")}, "as of the newest day: the other one was over"
         assert asked == ["days", "kept"]
         assert len(await told()) == 1
         assert asked == ["days"], "the answer was kept"
         assert len(await told(two_days.replace("cost=1", "cost=2"))) == 1
         assert asked == ["days", "kept"]
-        maker.command(f"INSERT INTO day_returns VALUES ('{PAST}', '', '', '{later}')")
+        kept(PAST, later)
         assert await told() == {(77.0, "2026-11-24T03:10:00Z")}, "an earlier day filled again is not newer"
         assert asked == ["days", "kept"]
         both = await asyncio.gather(*(client.get(two_days.replace("cost=1", "cost=3")) for _ in range(3)))
         assert asked.count("kept") == 2, "who asks at once asks once"
         assert len({answer.text for answer in both}) == 1
-        maker.command(f"INSERT INTO transitions VALUES ('{TODAY.date()}', '2026-11-24 03:16:00')")
+        came(TODAY.date(), "2026-11-24 03:16:00")
         assert await told() == {(1.0, None)}, "nobody fills it any more"
     maker.close()
 

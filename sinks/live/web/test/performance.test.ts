@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { Performance } from "../src/lib/contract";
 import { expiryAt } from "../src/lib/expiry";
 import { minutesOf } from "../src/lib/minutes";
-import { asOf, byCondition, differenceOf, meanOf, positiveOf } from "../src/lib/performance";
+import { asOf, byCondition, differenceOf, leftOut, meanOf, positiveOf } from "../src/lib/performance";
 import { parse } from "../src/lib/time";
 import { at, NINE } from "./samples";
 
@@ -32,6 +32,28 @@ describe("the share that rose", () => {
     expect(positiveOf(row({ positive: 0, priced: 3 })).interval).toBe("0 … 56");
   });
   test("is no figure without cases", () => expect(positiveOf(row({ positive: null, priced: 0 })).value).toBeNull());
+});
+
+describe("hits that are left out", () => {
+  const whole = { hits: 110, priced: 110 };
+  test("are none without a price where only the next open is not known yet", () =>
+    expect(leftOut([row({ horizon: "1m", ...whole }), row({ horizon: "close", ...whole }), row({ horizon: "next_open", hits: 110, priced: 0 })])).toEqual({
+      withoutPrice: 0,
+      pastClose: [],
+      unknown: [{ horizon: "next_open", count: 110 }],
+    }));
+  test("are told apart by cause and horizon", () =>
+    expect(
+      leftOut([
+        row({ horizon: "1m", priced: 107, without_price: 3 }),
+        row({ horizon: "30m", priced: 90, without_price: 3, past_close: 12 }),
+        row({ horizon: "close", priced: 105, without_price: 3, past_close: 2 }),
+      ]),
+    ).toEqual({
+      withoutPrice: 3,
+      pastClose: [{ horizon: "30m", count: 12 }, { horizon: "close", count: 2 }],
+      unknown: [{ horizon: "30m", count: 5 }],
+    }));
 });
 
 describe("as of when figures are", () => {

@@ -280,8 +280,10 @@ class Past(History):
     async def performance(self, first: date, last: date, cost: float) -> tuple[Performance, ...]:
         self._answer()
         return tuple(
-            Performance(account="main", condition=HIGH, horizon=horizon, hits=110, priced=100, mean=0.4, median=0.3,
-                        q1=-0.2, q3=0.9, positive=0.6, low=0.1, high=0.7, sample_mean=0.05, sample_cases=4000,
+            Performance(account="main", condition=HIGH, horizon=horizon, hits=110, without_price=3,
+                        priced={"30m": 95, "next_open": 0}.get(horizon, 107), past_close=12 if horizon == "30m" else 0,
+                        mean=0.4, median=0.3, q1=-0.2, q3=0.9, positive=0.6, low=0.1, high=0.7, sample_mean=0.05,
+                        sample_cases=4000,
                         difference=0.35, difference_low=0.05, difference_high=0.65, gaps=2,
                         as_of=NINE)
             for horizon in ("1m", "5m", "30m", "close", "next_open", "best", "worst")

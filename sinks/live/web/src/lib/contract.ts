@@ -344,6 +344,10 @@ export interface Performance {
   readonly difference_high: number | null;
   /** Gaps that overlap. */
   readonly gaps: number;
+  /** Hits without a reference price, which count at no horizon. */
+  readonly without_price?: number;
+  /** Hits left out because the horizon crosses the close. */
+  readonly past_close?: number;
   /** How far the figures go: when the newest day of them was worked out; null: just now. Today's may be a minute or two old. */
   readonly as_of?: Instant | null;
 }

@@ -59,6 +59,33 @@ export function positiveOf(row: Performance): Figure {
   };
 }
 
+/** So many hits of one horizon. */
+export interface Missing {
+  readonly horizon: Performance["horizon"];
+  readonly count: number;
+}
+
+/** Hits that are not among the cases, and why. */
+export interface LeftOut {
+  /** They have no reference price and count at no horizon. */
+  readonly withoutPrice: number;
+  /** The horizon crosses the close. */
+  readonly pastClose: readonly Missing[];
+  /** The horizon is not over, or no price is known of its end; a next open comes with the next day. */
+  readonly unknown: readonly Missing[];
+}
+
+/** Which hits of a condition's rows are left out, by cause and horizon. */
+export function leftOut(rows: readonly Performance[]): LeftOut {
+  const some = (count: (row: Performance) => number): readonly Missing[] =>
+    rows.map((row) => ({ horizon: row.horizon, count: count(row) })).filter((each) => each.count > 0);
+  return {
+    withoutPrice: Math.max(0, ...rows.map((row) => row.without_price ?? 0)),
+    pastClose: some((row) => row.past_close ?? 0),
+    unknown: some((row) => row.hits - row.priced - (row.without_price ?? 0) - (row.past_close ?? 0)),
+  };
+}
+
 /** Milliseconds after which it is said how old figures are: younger ones are as new as they get. */
 const OLD = 300_000;
 
