@@ -48,7 +48,8 @@ class ConditionDay(msgspec.Struct, frozen=True, kw_only=True):
     """One condition's day.
 
     `members_most` is how many stocks it held at once at most, `dwell` the median of the seconds that a visit lasted;
-    `activity` is (minute since midnight KST, hits), quiet minutes left out. `today` and `span` are by horizon.
+    `activity` is (minute since midnight KST, hits), quiet minutes left out. `today`, `span` and
+    `past_close` are by horizon, the last one hits of the day that are left out because the horizon crosses the close.
     """
 
     account: str
@@ -66,6 +67,7 @@ class ConditionDay(msgspec.Struct, frozen=True, kw_only=True):
     today: dict[str, Performance] = {}
     span: dict[str, Performance] = {}
     without_price: int = 0
+    past_close: dict[str, int] = {}
     without_bars: int = 0
     inferred_exits: int = 0
     not_live_seconds: float = 0.0

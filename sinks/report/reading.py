@@ -18,9 +18,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 
 from streams.events import KST, HitstreamError
 
+from ..clickhouse import uncounted
 from ..clickhouse.connection import first_line
 from ..clickhouse.returns import CAME, kept
-from .day import SHOWN, ConditionDay, Day, Gap, Performance, Recommended, minute_of
+from .day import HORIZONS, SHOWN, ConditionDay, Day, Gap, Performance, Recommended, minute_of
 
 _BEHIND: Final = timedelta(minutes=5)
 _NOT_THERE: Final = frozenset({36, 46, 47, 60, 81})  # a parameter, view, column, table or database
@@ -68,6 +69,7 @@ def read(
     behind = _BEHIND if asked_at < closes else timedelta(0)
     kept_at, span_kept_at = kept(came, day, day, behind), kept(came, span_from, day, behind)
     quality = _rows(client, _of("data_quality", _QUALITY, kept_at), at)
+    left_out = _rows(client, uncounted.STORED if kept_at else uncounted.LIVE, {"first": day, "last": day})
     return Day(
         date=day,
         asked_at=asked_at,
@@ -77,6 +79,7 @@ def read(
         span_from=span_from,
         conditions=_conditions(
             quality,
+            uncounted.by_horizon(left_out),
             visits=_rows(client, _VISITS, at),
             most=_rows(client, _MOST, at),
             dwell=_rows(client, _DWELL, at),
@@ -177,7 +180,11 @@ def _rows(client: Client, statement: str, parameters: Mapping[str, Any]) -> list
         raise HitstreamError(f"ClickHouse gave no answer: {first_line(error)}") from error
 
 
-def _conditions(quality: Sequence[Mapping[str, Any]], **parts: Sequence[Mapping[str, Any]]) -> tuple[ConditionDay, ...]:
+def _conditions(
+    quality: Sequence[Mapping[str, Any]],
+    left_out: Mapping[tuple[str, str, str], uncounted.Uncounted],
+    **parts: Sequence[Mapping[str, Any]],
+) -> tuple[ConditionDay, ...]:
     by: dict[str, dict[tuple[str, str], list[Mapping[str, Any]]]] = {}
     for name, rows in parts.items():
         for row in rows:
@@ -207,6 +214,11 @@ def _conditions(quality: Sequence[Mapping[str, Any]], **parts: Sequence[Mapping[
                 today={each["horizon"]: _performance(each) for each in of("today", key)},
                 span={each["horizon"]: _performance(each) for each in of("span", key)},
                 without_price=int(row["without_price"]),
+                past_close={
+                    horizon: left_out[*key, horizon].past_close
+                    for horizon in HORIZONS
+                    if (*key, horizon) in left_out and left_out[*key, horizon].past_close
+                },
                 without_bars=int(row["without_bars"]),
                 inferred_exits=int(row["inferred_exits"]),
                 not_live_seconds=float(row["not_live_seconds"]),

@@ -166,7 +166,7 @@ def performance(each: ConditionDay, tell: Say) -> list[list[str]]:
         today = each.today.get(span.horizon)
         rows.append(
             [
-                tell(_HORIZON_WORDS.get(span.horizon, span.horizon)),
+                _horizon(span.horizon, tell),
                 counted(today.mean, today.priced) if today else NONE,
                 counted(span.mean, span.priced),
                 interval(span.low, span.high),
@@ -225,6 +225,16 @@ def lacks(day: Day, tell: Say) -> list[str]:
         count = sum(each.without_price for each in unpriced)
         names = _names(day, unpriced, tell)
         told.append(tell("lack_price", n=f"{count:,}", total=f"{hits:,}", conditions=names))
+    crossing = [each for each in conditions if each.past_close]
+    if crossing:
+        counts = {of: sum(each.past_close.get(of, 0) for each in crossing) for of in HORIZONS}
+        told.append(
+            tell(
+                "lack_past_close",
+                counts=", ".join(f"{_horizon(of, tell)} {n:,}" for of, n in counts.items() if n),
+                conditions=_names(day, crossing, tell),
+            )
+        )
     if hits and not day.sample_stocks:
         told.append(tell("lack_sample"))
     spans = [each for condition in conditions for each in condition.span.values() if each.horizon in HORIZONS]
@@ -272,6 +282,10 @@ def lacks(day: Day, tell: Say) -> list[str]:
         codes = [each.name or each.code for each in day.unpriced]
         told.append(tell("lack_rec", n=len(day.unpriced), codes=_few(codes, tell)))
     return told
+
+
+def _horizon(horizon: str, tell: Say) -> str:
+    return tell(_HORIZON_WORDS.get(horizon, horizon))
 
 
 def _across(each: ConditionDay) -> int:

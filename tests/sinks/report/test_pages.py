@@ -56,7 +56,8 @@ def day(**changes: Any) -> Day:
                        "next_open": performance("next_open", None, 0)},
                 span={"5m": performance("5m", 0.41, 352, **span), "close": performance("close", -0.2, 331, days=1),
                       "best": performance("best", 1.9, 331, **span)},
-                without_price=2, without_bars=1, not_live_seconds=90.0, troubles=("unanswered",),
+                without_price=2, past_close={"5m": 2, "30m": 12, "best": 1}, without_bars=1,
+                not_live_seconds=90.0, troubles=("unanswered",),
             ),
             ConditionDay(account="main", condition="상한가 접근"),
         ),
@@ -174,6 +175,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_has_a_policy_that_says_so() -
     [
         ({}, "Hits without minute bars: 1 (대왕개미단타)"),
         ({}, "Hits without a reference price: 2 of 31"),
+        ({}, "Beyond the close (15:30, on NXT 20:00) and so not counted: 5 min 2, 30 min 12, best of the day 1 (대왕"),
         ({}, "revealed by a later snapshot: entries 2, exits 1"),
         ({}, "Returns that lie across a gap: 2"),
         ({}, "gap 10:02:10–10:09:40 (7.5 min) – R10001"),

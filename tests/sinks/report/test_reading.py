@@ -28,6 +28,7 @@ from sinks.settings import ClickHouseSettings
 from streams.events import KST, ConfigError, Record
 from tests.sinks.clickhouse.conftest import Server
 from tests.sinks.clickhouse.storing import store
+from tests.sinks.clickhouse.tape import Tape
 
 from .days import bars, bars_said, gap, recommendations, simulated, stocks, transitions
 
@@ -148,6 +149,28 @@ def test_gaps_and_what_they_lie_across_are_told(monday: Told) -> None:
     assert f"{GAPPED}: gap 09:20:00–09:32:30 (12.5 min) – connection lost" in sentences
     assert any("lie across a gap" in sentence for sentence in sentences)
     assert any(each.gaps for each in [*monday.best, *monday.worst] if GAPPED in each.conditions)
+
+
+async def test_hits_beyond_the_close_are_told_by_horizon(server: Server) -> None:
+    """In the evening of a market that never closes every hit is one, whatever it is bought at."""
+    settings = server.settings()
+    migrate(settings)
+    client = connect(settings)
+    tape = Tape(MONDAY).hit("A", "005930", "19:10:20").quote("005930", "19:10:21", 100).quote("005930", "19:20:21", 101)
+    tape.hit("B", "005930", "15:10:20").quote("005930", "15:10:21", 100).write(client)
+    client.close()
+    at = datetime(2026, 3, 9, 20, 0, tzinfo=KST)
+    expected = {"A": {"1m": 1, "5m": 1, "30m": 1, "close": 1, "best": 1, "worst": 1}, "B": {"30m": 1}}
+    told = await asyncio.to_thread(read, settings, MONDAY, at)
+    assert {each.condition: each.past_close for each in told.conditions} == expected
+    said = "Beyond the close (15:30, on NXT 20:00) and so not counted: 1 min 1, 5 min 1, 30 min 2, close 1,"
+    assert any(sentence.startswith(said) for sentence in lacks(told, say("en")))
+    filler = await connect_async(settings)
+    await fill(filler, MONDAY)
+    await filler.close()
+    told = await asyncio.to_thread(read, settings, MONDAY, at)
+    assert told.kept_at is not None
+    assert {each.condition: each.past_close for each in told.conditions} == expected
 
 
 def test_a_day_that_goes_on_says_so_and_what_it_lacks(filled: ClickHouseSettings) -> None:
