@@ -8,11 +8,15 @@
 --
 -- Dates are parameters of the innermost reads, where they are the first column of the sorting key. Columns of the right
 -- side of a join are made Nullable where they are read, so that `join_use_nulls` of whoever asks changes nothing.
+-- What is no day, as 2026-13-26, the engine takes for the first one there is, 1970-01-01: that one is refused, in a
+-- subquery, which is asked also where there is nothing to read.
 
 CREATE OR REPLACE VIEW stock_prices AS
 SELECT date, code, exchange, received_at AS at, 'quote' AS source, price, high, low
 FROM quotes FINAL
 WHERE date BETWEEN {from_date:Date} AND {to_date:Date}
+    AND (SELECT throwIf({from_date:Date} = toDate(0) OR {to_date:Date} = toDate(0),
+        'from_date and to_date are days: write them as 2026-03-09')) = 0
 UNION ALL
 SELECT
     date,
@@ -86,6 +90,8 @@ WITH
             stock * 4 + multiIf(exchange = 'KRX', 1, exchange = 'NXT', 2, 3) AS venue
         FROM transitions FINAL
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered' AND origin = 'realtime' AND NOT initial
+            AND (SELECT throwIf({from_date:Date} = toDate(0) OR {to_date:Date} = toDate(0),
+                'from_date and to_date are days: write them as 2026-03-09')) = 0
     ),
     codes AS
     (
@@ -573,6 +579,8 @@ WITH
         SELECT account, date, code, condition, min(received_at) AS hit_at
         FROM transitions FINAL
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'entered' AND origin = 'realtime' AND NOT initial
+            AND (SELECT throwIf({from_date:Date} = toDate(0) OR {to_date:Date} = toDate(0),
+                'from_date and to_date are days: write them as 2026-03-09')) = 0
         GROUP BY account, date, code, condition
     ),
     met AS
@@ -615,6 +623,8 @@ SELECT
     quantileExactInclusive(0.75)(assumeNotNull(dwell)) AS q3
 FROM transitions FINAL
 WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND kind = 'exited' AND dwell IS NOT NULL
+    AND (SELECT throwIf({from_date:Date} = toDate(0) OR {to_date:Date} = toDate(0),
+        'from_date and to_date are days: write them as 2026-03-09')) = 0
 GROUP BY account, condition
 ORDER BY account, condition
 COMMENT 'How long stocks stay in a condition, in seconds';
@@ -630,6 +640,8 @@ SELECT
     countIf(kind = 'exited' AND origin = 'realtime') AS exits
 FROM transitions FINAL
 WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND origin != 'day-end'
+    AND (SELECT throwIf({from_date:Date} = toDate(0) OR {to_date:Date} = toDate(0),
+        'from_date and to_date are days: write them as 2026-03-09')) = 0
 GROUP BY account, condition, date, minute
 ORDER BY account, condition, minute
 COMMENT 'Hits and exits of each condition per minute (KST)';
@@ -654,6 +666,8 @@ WITH
             arraySort(groupUniqArrayArray(arrayMap(r -> if(r.condition != '', r.condition, toLowCardinality('manual')), reasons))) AS conditions
         FROM recommendations FINAL
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date}
+            AND (SELECT throwIf({from_date:Date} = toDate(0) OR {to_date:Date} = toDate(0),
+                'from_date and to_date are days: write them as 2026-03-09')) = 0
         GROUP BY date, account, code, recommendation_id
     ),
     codes AS
@@ -802,6 +816,8 @@ WITH
             countIf(kind = 'exited' AND origin = 'snapshot') AS inferred_exits
         FROM transitions FINAL
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date}
+            AND (SELECT throwIf({from_date:Date} = toDate(0) OR {to_date:Date} = toDate(0),
+                'from_date and to_date are days: write them as 2026-03-09')) = 0
         GROUP BY date, account, condition
     ),
     holes AS

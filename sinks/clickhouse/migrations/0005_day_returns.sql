@@ -73,6 +73,8 @@ WITH
         SELECT *, cityHash64(account, condition) AS who
         FROM day_returns
         WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND (account, condition) != ('', '')
+            AND (SELECT throwIf({from_date:Date} = toDate(0) OR {to_date:Date} = toDate(0),
+                'from_date and to_date are days: write them as 2026-03-09')) = 0
             AND (date, filled_at) IN (
                 SELECT date, max(filled_at) FROM day_returns
                 WHERE date BETWEEN {from_date:Date} AND {to_date:Date} AND account = '' AND condition = ''

@@ -508,6 +508,32 @@ def test_an_unknown_split_is_refused_with_a_sentence(client: Client, tape: Tape)
         parts(client, "weekday")
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        "stock_prices(",
+        "condition_returns(cost = 0, ",
+        "condition_performance(cost = 0, ",
+        "condition_performance_by(cost = 0, split = 'all', within = 0, ",
+        "condition_performance_stored(cost = 0, ",
+        "condition_overlap(within = 5, ",
+        "condition_dwell(",
+        "condition_activity(",
+        "recommendation_performance(cost = 0, ",
+        "data_heard(",
+        "data_quality(",
+        "data_quality_stored(",
+    ],
+)
+@pytest.mark.parametrize("dates", [("2026-13-09", "2026-03-09"), ("2026-03-09", "2026-03-00")])
+def test_what_is_no_day_is_refused_instead_of_taken_for_another(
+    client: Client, view: str, dates: tuple[str, str]
+) -> None:
+    assert client.query(f"SELECT * FROM {view}from_date = '2026-03-09', to_date = '2026-03-09')").result_rows == []
+    with pytest.raises(DatabaseError, match="from_date and to_date are days: write them as 2026-03-09"):
+        client.query(f"SELECT * FROM {view}from_date = '{dates[0]}', to_date = '{dates[1]}')")
+
+
 # --- gaps -------------------------------------------------------------------------------------------------------------
 
 
