@@ -60,6 +60,8 @@ def report(
 
     if not 1 <= days <= 400:
         raise ConfigError("--days must be 1 to 400.")
+    if not 0 <= cost <= 100:
+        raise ConfigError("--cost must be 0 to 100: what a purchase and its sale cost together, in percent.")
     if as_json and form is not None:
         raise ConfigError("--json and --format do not go together.")
     wanted = day_of(day)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import structlog
 from litestar import MediaType, Request, Response, get, post
 from litestar.exceptions import (
+    ClientException,
     HTTPException,
     MethodNotAllowedException,
     NotFoundException,
@@ -56,6 +57,7 @@ from .views import ConditionView, FeedItem, RecommendationView
 
 LONGEST: Final = 200  # characters of a word that is asked for
 BODY_BYTES: Final = 16_384
+_FIRST_DAY: Final = date(1970, 1, 2)  # of which the analytics views can be asked
 _log = structlog.get_logger(__name__)
 
 OfAccount = Annotated[str | None, QueryParameter(name="account", max_length=LONGEST, description="Only this account.")]
@@ -289,7 +291,9 @@ def handlers(
         ] = 0.0,
     ) -> tuple[Performance, ...]:
         """How the hits of every condition fared, by horizon, with sample sizes and intervals. Needs ClickHouse."""
-        return await history.performance(first, last, cost)
+        if first > last:
+            raise ClientException(f"from: {first} is after to, {last}: give the earlier day first.")
+        return await history.performance(max(first, _FIRST_DAY), max(last, _FIRST_DAY), cost)
 
     # --- commands ----------------------------------------------------------------------------------------------------
 

@@ -237,7 +237,7 @@ SELECT 'main' AS account, 'a' AS condition, arrayJoin(['best', '5m', 'close']) A
        toUInt64(10) AS priced, {cost:Float64} AS mean, 0.5 AS median, nan AS q1, CAST(NULL, 'Nullable(Float64)') AS q3,
        0.5 AS positive, 0.1 AS low, inf AS high, 0.2 AS sample_mean, toUInt64(99) AS sample_cases, 0.3 AS difference,
        0.4 AS difference_low, 0.6 AS difference_high, toUInt64(1) AS gaps, toUInt64(3) AS stocks
-FROM numbers(1) WHERE {from_date:Date} <= {to_date:Date}
+FROM numbers(1) WHERE {from_date:Date} > toDate(0) AND {from_date:Date} <= {to_date:Date}
 """
 # Of the hits of `a` two have no reference; one has it at 15:29:30, one at 15:10 on NXT.
 HITS = """
@@ -262,7 +262,9 @@ async def test_performance_is_what_the_view_says_and_what_is_not_known_is_null(s
         assert {(row["hits"], row["priced"], row["mean"], row["sample_cases"]) for row in told} == {(12, 10, 0.25, 99)}
         assert (told[0]["q1"], told[0]["q3"], told[0]["high"], told[0]["low"]) == (None, None, None, 0.1)
         assert [(row["without_price"], row["past_close"]) for row in told] == [(2, 1), (2, 0), (2, 0)]
-        assert (await client.get(f"/api/performance?from={PAST}&to=2020-01-01")).json() == []
+        ever = (await client.get(f"/api/performance?from=1960-01-01&to={PAST}&cost=0.25")).json()
+        assert ever == told, "the views refuse 1970-01-01 and what is before it"
+        assert (await client.get(f"/api/performance?from={PAST}&to=2020-01-01")).status_code == 400
         for wrong in ("cost=-1", "cost=nan", "cost=x", "cost=1e999"):
             assert (await client.get(f"/api/performance?from={PAST}&to={PAST}&{wrong}")).status_code == 400, wrong
 

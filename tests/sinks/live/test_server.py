@@ -397,6 +397,7 @@ async def test_the_api_filters() -> None:
         ("/api/stocks", 400),
         ("/api/stocks?q=", 400),
         ("/api/performance?from=2026-03-04", 400),
+        ("/api/performance?from=2026-11-30&to=2026-11-01", 400),
         ("/api/events", 503),
         ("/api/performance?from=2026-03-03&to=2026-03-04", 503),
         ("/api/transitions?date=2026-03-03", 503),
@@ -472,6 +473,7 @@ async def test_head_is_answered_where_get_is_with_the_same_head_and_no_body() ->
         ("/api/recommendations?state=half", "state: "),
         ("/api/transitions?cursor=" + 201 * "x", "cursor: "),
         ("/api/performance?to=2026-03-04", "'from'"),
+        ("/api/performance?from=2026-11-30&to=2026-11-01", "from: 2026-11-30 is after to, 2026-11-01"),
     ],
 )
 async def test_a_wrong_parameter_has_the_name_that_it_was_asked_by(path: str, named: str) -> None:

@@ -269,6 +269,8 @@ def test_the_command_writes_the_page_that_the_file_s_name_asks_for(
         ({"day": "9.3.2026"}, "write it as 2026-03-09"),
         ({"output": Path("day.pdf")}, "end it with .md or .html"),
         ({"days": 0}, "--days must be"),
+        ({"cost": -1.0}, "--cost must be 0 to 100"),
+        ({"cost": float("nan")}, "--cost must be 0 to 100"),
         ({"as_json": True, "form": "html"}, "do not go together"),
     ],
 )
