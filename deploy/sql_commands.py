@@ -102,8 +102,16 @@ def sql(
                 raise ConfigError("There is no statement to ask; give one, or --file FILE.")
             if as_json and len(statements) > 1:
                 raise ConfigError("--json is one object: ask one statement at a time.")
-        for statement in statements:
-            _ask(asker, statement, shown, given, rows, data)
+        try:
+            for statement in statements:
+                _ask(asker, statement, shown, given, rows, data)
+        except HitstreamError as error:
+            if "Multi-statements are not allowed" not in str(error):
+                raise
+            raise ConfigError(
+                "This is more than one statement: give one, or all of them in a file (--file FILE; - is standard "
+                "input), each ended by a semicolon at the end of a line."
+            ) from error
     return 0
 
 

@@ -19,6 +19,7 @@ from streams.events import HitstreamError
 from .connection import CONNECT_SECONDS, ClickHouseUnavailable, Dsn, first_line
 
 _UNKNOWN_DATABASE: Final = 81
+_OWN_WORDS: Final = 395
 _REFUSED_LOGIN: Final = frozenset({192, 193, 194, 516})
 # An error in the middle of a result stands at its end, tagged, and is no longer than this (ClickHouse: 16 KiB).
 _LONGEST_ERROR: Final = 20 << 10
@@ -172,6 +173,8 @@ def _refuse(text: str) -> NoReturn:
     match = re.search(r"Code: (\d+)\. DB::Exception: (.*)", text, re.DOTALL)
     code, words = (int(match[1]), match[2]) if match else (0, text)
     words = _VERSION.sub("", words.rpartition("\r\n")[0] or words)
+    if code == _OWN_WORDS:  # `throwIf`: what it says, without how it came to that
+        words = words.partition(": while executing 'FUNCTION ")[0]
     words = re.sub(r"\. Expected one of: .{200,}(?= \(\w+\)\Z)", ".", words, flags=re.DOTALL)  # all of the grammar
     raise StatementRefused(f"ClickHouse refuses (code {code}): {' '.join(words.split())}", code)
 

@@ -92,6 +92,8 @@ def test_statements_come_from_a_file_or_from_standard_input(run: Run, tmp_path: 
         (["sql", "SELECT * FROM nowhere"], 1, "code 60"),
         (["sql", "SELEC"], 1, "Maybe you meant: SELECT"),
         (["sql", "SELECT throwIf(number = 900000) FROM numbers(1000000) FORMAT Null"], 1, "code 395"),
+        (["sql", "SELECT throwIf(1, 'a is one of b, c')"], 1, "(code 395): a is one of b, c\n"),
+        (["sql", "SELECT 1; SELECT 2"], 2, "in a file (--file FILE; - is standard input)"),
         (["sql", "SELECT 1", "--file", "x.sql"], 2, "not both"),
         (["sql", "--file", "x.sql"], 2, "x.sql can't be read"),
         (["sql"], 2, "no statement"),
