@@ -19,6 +19,7 @@ NONE: Final = "–"
 _MOST_GAPS: Final = 30
 _HORIZON_WORDS: Final = {"best": "highest", "worst": "lowest"}  # the others are called as the column says
 _MOST_NAMES: Final = 8
+_MOMENT: Final = 10.0  # s; conditions that were not live for less are told together
 _OPENS, _CLOSES = 9 * 60, 15 * 60 + 30
 
 Say = Callable[..., str]
@@ -255,14 +256,13 @@ def lacks(day: Day, tell: Say) -> list[str]:
         names = _names(day, [each for each in conditions if each.condition in across], tell)
         told.append(tell("lack_across", n=sum(across.values()), conditions=names))
     for gap in day.gaps[:_MOST_GAPS]:
-        length = (gap.end - gap.start).total_seconds() / 60
         told.append(
             tell(
                 "lack_gap",
                 condition=named(day, gap),
                 start=_moment(gap.start, day),
                 end=_moment(gap.end, day),
-                minutes=f"{length:,.1f}",
+                length=_length((gap.end - gap.start).total_seconds(), tell),
                 cause=gap.cause,
             )
         )
@@ -272,16 +272,33 @@ def lacks(day: Day, tell: Say) -> list[str]:
         tell(
             "lack_subscription",
             condition=named(day, each),
-            minutes=f"{each.not_live_seconds / 60:,.1f}",
+            length=_length(each.not_live_seconds, tell),
             troubles=", ".join(each.troubles),
         )
         for each in conditions
-        if each.not_live_seconds >= 1
+        if each.not_live_seconds >= _MOMENT
     ]
+    moments = [each for each in conditions if 1 <= each.not_live_seconds < _MOMENT]
+    if moments:
+        told.append(
+            tell(
+                "lack_subscriptions",
+                conditions=_names(day, moments, tell),
+                length=_length(sum(each.not_live_seconds for each in moments), tell),
+                troubles=", ".join(sorted({trouble for each in moments for trouble in each.troubles})),
+            )
+        )
     if day.unpriced:
         codes = [each.name or each.code for each in day.unpriced]
         told.append(tell("lack_rec", n=len(day.unpriced), codes=_few(codes, tell)))
     return told
+
+
+def _length(seconds: float, tell: Say) -> str:
+    """How long something was missing: seconds, or tenths of minutes from one minute on."""
+    if round(seconds) < 60:
+        return tell("seconds", n=f"{max(1.0, seconds):.0f}")
+    return tell("minutes", n=f"{seconds / 60:,.1f}")
 
 
 def _horizon(horizon: str, tell: Say) -> str:

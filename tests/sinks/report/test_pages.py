@@ -214,6 +214,23 @@ def test_many_gaps_are_cut_off_and_counted() -> None:
     assert "and 15 more" in sentences
 
 
+def test_moments_without_a_condition_are_told_together_and_in_seconds() -> None:
+    one = day().conditions[0]
+    seconds = {"a": 1.2, "b": 9.4, "c": 42.0, "d": 0.4, "e": 90.0}
+    conditions = tuple(
+        msgspec.structs.replace(one, condition=name, not_live_seconds=each, troubles=("requested",))
+        for name, each in seconds.items()
+    )
+    gap = msgspec.structs.replace(day().gaps[0], end=at("10:02:13"))
+    sentences = lacks(day(conditions=conditions, gaps=(gap,)), say("en"))
+    assert [each for each in sentences if "not live" in each.lower()] == [
+        "c: not live for 42 s (requested)",
+        "e: not live for 1.5 min (requested)",
+        "Not live for a few seconds each, 11 s in all: a, b (requested)",
+    ]
+    assert any("gap 10:02:10–10:02:13 (3 s)" in each for each in sentences)
+
+
 def test_a_closed_and_an_empty_day_are_a_sentence_each() -> None:
     nothing = Day(date=MONDAY, asked_at=at("18:00:00"), span_from=MONDAY, trading=False)
     for page in (markdown.render(nothing, "en"), html.render(nothing, "en")):
