@@ -88,7 +88,7 @@ class Recommended(msgspec.Struct, frozen=True, kw_only=True):
     """How a recommendation fared: prices in won, returns in percent since its reference, None where there is no price.
 
     `line` is (minute since midnight KST, won) from the reference on; `gaps` counts the gaps of its conditions since it
-    opened.
+    opened, `others` the day's other recommendations of the stock that its end of the ranking does not show.
     """
 
     account: str
@@ -113,6 +113,7 @@ class Recommended(msgspec.Struct, frozen=True, kw_only=True):
     minutes_to_worst: float | None = None
     complete: bool = False
     gaps: int = 0
+    others: int = 0
     line: tuple[tuple[int, int], ...] = ()
 
 
@@ -121,8 +122,9 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 
     `going_on`: it was not over at `asked_at`. `trading`: the calendar's word, None where it was not asked.
     `recommended` counts all of the day's, `gains` are the returns of those with a price, the best first; `best` and
-    `worst` are the ends of the ranking, `unpriced` those without a price. `bars` is what the producers last said of the
-    day's bars. `kept_at` is when the day's returns were worked out, None if that was for this report.
+    `worst` are the ends of the ranking, the most extreme first, `unpriced` those without a price. `bars` is what the
+    producers last said of the day's bars. `kept_at` is when the day's returns were worked out, None if that was for
+    this report.
     """
 
     date: dt.date

@@ -90,6 +90,8 @@ def _day(day: Day, tell: Say) -> Iterable[str]:
     for heading, shown in telling.ranking(day, tell):
         yield f"<h3>{escape(heading)}</h3>"
         yield _recommended(shown, tell)
+    if any(each.others for each in day.best + day.worst):
+        yield f'<p class="soft">{escape(tell("each_once"))}</p>'
     if any(each.gaps for each in day.best + day.worst):
         yield f'<p class="soft">{escape(tell("gaps_mean"))}</p>'
 
@@ -130,6 +132,7 @@ def _recommended(shown: Sequence[Recommended], tell: Say) -> str:
 def _row(each: Recommended, tell: Say) -> list[str]:
     warning = f' <span class="warn" title="{escape(tell("gaps_mark"))}">⚠</span>' if each.gaps else ""
     name = escape(each.name or each.code)
+    others = f' <span class="soft">({escape(tell("more", n=each.others))})</span>' if each.others else ""
     line = ""
     if len(each.line) > 1:
         (start, reference), (end, price) = each.line[0], each.line[-1]
@@ -138,7 +141,7 @@ def _row(each: Recommended, tell: Say) -> list[str]:
         )
         line = svg.line(each.line, title=words)
     return [
-        f'<td><b>{name}</b> <span class="soft">{escape(each.code)}</span></td>',
+        f'<td><b>{name}</b> <span class="soft">{escape(each.code)}</span>{others}</td>',
         f"<td>{telling.clock(each.opened_at)}{warning}</td>",
         f'<td class="words">{escape(telling.reasons(each, tell))}</td>',
         f"<td>{telling.won(each.reference)}</td>",

@@ -46,6 +46,8 @@ def render(day: Day, language: Language) -> str:
     lines += [f"## {tell('recommendations')}", "", telling.summary(day, tell), ""]
     for heading, shown in telling.ranking(day, tell):
         lines += [f"### {heading}", "", *_recommended(shown, tell), ""]
+    if any(each.others for each in day.best + day.worst):
+        lines += [tell("each_once"), ""]
     if any(each.gaps for each in day.best + day.worst):
         lines += [tell("gaps_mean"), ""]
     return "\n".join(lines)
@@ -64,7 +66,7 @@ def _recommended(shown: Sequence[Recommended], tell: Say) -> list[str]:
     ]  # fmt: skip
     rows = [
         [
-            f"{each.name} {each.code}".strip(),
+            f"{each.name} {each.code}".strip() + (f" ({tell('more', n=each.others)})" if each.others else ""),
             f"{telling.clock(each.opened_at)}{' ⚠' if each.gaps else ''}",
             telling.reasons(each, tell),
             telling.won(each.reference),

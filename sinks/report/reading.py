@@ -8,6 +8,7 @@ How a figure is computed, docs/analytics.md says; nothing is computed here but w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -249,13 +250,35 @@ def _performance(row: Mapping[str, Any]) -> Performance:
 def _ranked(
     rows: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Recommended], list[Recommended], tuple[Recommended, ...], tuple[float, ...], int]:
-    """The best, the worst (none of the best among them), those without a price, all gains, and how many there are."""
+    """The best and the worst, those without a price, all gains, and how many there are.
+
+    Where not all are shown each end has a stock once, with its best or its worst, the most extreme first.
+    """
     found = [_recommended(row) for row in rows]
     priced = sorted((each for each in found if each.gained is not None), key=lambda each: -(each.gained or 0.0))
-    best = priced[:SHOWN]
-    worst = priced[len(best) :][-SHOWN:]
+    if len(priced) <= SHOWN:
+        best, worst = priced, []
+    else:
+        best = _each_once(priced)
+        worst = _each_once([each for each in reversed(priced) if each not in best])
+        of = Counter(map(_stock, priced))
+        best, worst = (
+            [msgspec.structs.replace(each, others=of[_stock(each)] - 1) for each in shown] for shown in (best, worst)
+        )
     unpriced = tuple(each for each in found if each.gained is None)
     return best, worst, unpriced, tuple(each.gained or 0.0 for each in priced), len(found)
+
+
+def _each_once(ranked: Sequence[Recommended]) -> list[Recommended]:
+    """The first of each stock, at most as many as are shown."""
+    firsts: dict[tuple[str, str], Recommended] = {}
+    for each in ranked:
+        firsts.setdefault(_stock(each), each)
+    return list(firsts.values())[:SHOWN]
+
+
+def _stock(each: Recommended) -> tuple[str, str]:
+    return each.account, each.code
 
 
 def _recommended(row: Mapping[str, Any]) -> Recommended:

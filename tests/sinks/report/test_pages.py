@@ -231,6 +231,17 @@ def test_moments_without_a_condition_are_told_together_and_in_seconds() -> None:
     assert any("gap 10:02:10–10:02:13 (3 s)" in each for each in sentences)
 
 
+def test_other_recommendations_of_a_stock_are_counted_beside_it() -> None:
+    first, second = day().best
+    told = day(best=(msgspec.structs.replace(first, others=8), second))
+    assert "| 삼성전자 005930 (and 8 more) |" in markdown.render(told, "en")
+    assert '<span class="soft">(and 8 more)</span>' in html.render(told, "en")
+    for page in (markdown.render(told, "ko"), html.render(told, "ko")):
+        assert "(외 8건)" in page
+        assert "종목마다 가장 좋거나 나빴던 추천 하나만" in page
+    assert "stands there once" not in markdown.render(day(), "en")
+
+
 def test_a_closed_and_an_empty_day_are_a_sentence_each() -> None:
     nothing = Day(date=MONDAY, asked_at=at("18:00:00"), span_from=MONDAY, trading=False)
     for page in (markdown.render(nothing, "en"), html.render(nothing, "en")):

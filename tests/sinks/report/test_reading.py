@@ -131,13 +131,38 @@ def test_recommendations_are_ranked_by_what_they_became(monday: Told, days: list
     assert sorted(monday.gains, reverse=True) == pytest.approx(sorted(expected.values(), reverse=True))
     ranked = [*monday.best, *monday.worst]
     assert len({each.code for each in ranked}) == len(ranked) == 20
-    assert [each.gained for each in ranked] == sorted((each.gained or 0.0 for each in ranked), reverse=True)
+    up, down = [[each.gained or 0.0 for each in end] for end in (monday.best, monday.worst)]
+    assert up == sorted(up, reverse=True)
+    assert down == sorted(down), "the worst first"
+    assert max(down) <= min(up)
     for each in ranked:
         assert each.gained == pytest.approx(expected[each.code])
         assert each.is_close
         assert each.line[0][1] == each.reference
         assert each.line[-1][1] == day.minutes(each.code)[-1].close
         assert (each.worst or 0.0) <= (each.gained or 0.0) <= (each.best or 0.0)
+
+
+def test_each_end_of_the_ranking_has_a_stock_once() -> None:
+    returns = {"000001": [9.0, 8.0, *(-float(n) for n in range(9))], "000002": [5.0], "000003": [0.5, -0.5]}
+    rows = [
+        dict.fromkeys(("reference_at", "closed_at", "reference", "price", "best", "best_price", "minutes_to_best"))
+        | dict.fromkeys(("worst", "worst_price", "minutes_to_worst"))
+        | {"account": "main", "code": code, "name": "", "conditions": [], "score": 1.0, "opened_at": number * 10**6}
+        | {"state": "open", "cause": "", "is_close": False, "complete": True, "gaps": 0, "gained": gained}
+        for code, all_of_it in returns.items()
+        for number, gained in enumerate(all_of_it)
+    ]
+    best, worst, _, gains, count = report._ranked(rows)
+    assert [(each.code, each.gained, each.others) for each in best] == [
+        ("000001", 9.0, 10), ("000002", 5.0, 0), ("000003", 0.5, 1),
+    ]  # fmt: skip
+    assert [(each.code, each.gained, each.others) for each in worst] == [("000001", -8.0, 10), ("000003", -0.5, 1)]
+    assert (count, len(gains)) == (14, 14)
+    few = [row for row in rows if row["code"] != "000001"]
+    best, worst, *_ = report._ranked(few)
+    assert [each.gained for each in best] == [5.0, 0.5, -0.5], "all of them"
+    assert worst == []
 
 
 def test_gaps_and_what_they_lie_across_are_told(monday: Told) -> None:
