@@ -82,6 +82,14 @@ BEARER = {"Authorization": f"Bearer {SECRET}"}
 document = schemathesis.openapi.from_asgi("/openapi.json", application_of_a_day(), headers=BEARER)
 
 
+@document.hook
+def map_query(_: Any, query: dict[str, Any] | None) -> dict[str, Any] | None:
+    """No document can say that a period ends after it begins: what is to be taken does."""
+    if query and all(isinstance(query.get(name), str) for name in ("from", "to")):
+        query["from"], query["to"] = sorted((query["from"], query["to"]))
+    return query
+
+
 @document.parametrize()
 @settings(
     max_examples=EXAMPLES,
