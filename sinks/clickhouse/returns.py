@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -61,6 +61,24 @@ SELECT 'filled' AS what, date AS day, max(filled_at) AS newest FROM day_returns
 WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND condition = '' GROUP BY day
 """
 """The rows that `stale` and `kept` judge by, for the dates from `first` to `last`."""
+
+REACHED: Final = """
+SELECT max(known) AS reached FROM
+(
+    SELECT max(received_at) AS known FROM transitions
+    WHERE date = {day:Date} AND inserted_at <= {filled:DateTime64(6, 'UTC')}
+    UNION ALL
+    SELECT max(received_at) AS known FROM quotes
+    WHERE date = {day:Date} AND inserted_at <= {filled:DateTime64(6, 'UTC')}
+    UNION ALL
+    SELECT max(received_at) AS known FROM bars
+    WHERE date = {day:Date} AND inserted_at <= {filled:DateTime64(6, 'UTC')}
+)
+"""
+"""How far a fill goes, in the market's time: the last that was heard of `day` when it was `filled` (`moment`).
+
+When it was filled is the server's time, which a simulated market, or one that is played again, knows nothing of.
+"""
 
 # The row of no condition last, in the same block as the others.
 _FILL: Final = """
@@ -181,6 +199,11 @@ def kept(
         return None
     filled = {day: at for what, day, at in came if what == "filled" and first <= day <= last}
     return filled[max(filled)] if filled else None
+
+
+def moment(at: datetime) -> str:
+    """A time as a parameter: the driver's own way of writing it leaves out what is below a second."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
 
 
 async def look(client: AsyncClient, first: date = _FIRST_DAY) -> list[date]:

@@ -170,7 +170,8 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
 
     Of `hits - priced` so many have no reference (`without_price`: they count at no horizon), and so many are left out
     because the horizon crosses the close (`past_close`); the others are not known, or not yet. `as_of` is how far the
-    figures go: when the newest day with hits was worked out. None means that all were just now.
+    figures go: the last that was heard of the newest day with hits when they were worked out, in the market's time.
+    None means that they were just now.
     """
 
     account: str

@@ -19,6 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from sinks.clickhouse import uncounted
 from sinks.clickhouse.connection import ClickHouseUnavailable, connect_async, first_line
+from sinks.clickhouse.returns import REACHED, moment
 from sinks.settings import ClickHouseSettings
 from streams.events import HitstreamError, Transition
 
@@ -177,12 +178,16 @@ class History:
             kept = self._kept.get((first, last, cost))
             if kept is None or kept[0] != filled:
                 # A day that is over was filled when everything of it was known: the newest one says how far they go.
-                as_of = filled[-1][1] if filled else None
+                as_of = await self._reached(*filled[-1][:2]) if filled else None
                 rows = await self._fared("condition_performance_stored", uncounted.STORED, asked, cost, as_of)
                 kept = self._kept[first, last, cost] = filled, rows
                 if len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
             return kept[1]
+
+    async def _reached(self, day: date, filled_at: datetime) -> datetime:
+        [row] = await self._ask(REACHED, {"day": day, "filled": moment(filled_at)})
+        return row["reached"] if row["reached"] > _NEVER else filled_at
 
     async def _fared(
         self, view: str, left_out: str, asked: dict[str, Any], cost: float, as_of: datetime | None = None

@@ -123,8 +123,8 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     `going_on`: it was not over at `asked_at`. `trading`: the calendar's word, None where it was not asked.
     `recommended` counts all of the day's, `gains` are the returns of those with a price, the best first; `best` and
     `worst` are the ends of the ranking, the most extreme first, `unpriced` those without a price. `bars` is what the
-    producers last said of the day's bars. `kept_at` is when the day's returns were worked out, None if that was for
-    this report.
+    producers last said of the day's bars. `heard_until` is how far the day's returns go, in the market's time; None if
+    they were worked out for this report.
     """
 
     date: dt.date
@@ -142,7 +142,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     worst: tuple[Recommended, ...] = ()
     unpriced: tuple[Recommended, ...] = ()
     bars: tuple[str, ...] = ()
-    kept_at: datetime | None = None
+    heard_until: datetime | None = None
 
     @property
     def accounts(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from streams.events import KST, HitstreamError
 
 from ..clickhouse import uncounted
 from ..clickhouse.connection import first_line
-from ..clickhouse.returns import CAME, kept
+from ..clickhouse.returns import CAME, REACHED, kept, moment
 from .day import HORIZONS, SHOWN, ConditionDay, Day, Gap, Performance, Recommended, minute_of
 
 _BEHIND: Final = timedelta(minutes=5)
@@ -107,7 +107,7 @@ def read(
         bars=tuple(
             f"{row['state']}: {row['cause']}" if row["cause"] else row["state"] for row in _rows(client, _BARS, at)
         ),
-        kept_at=kept_at.astimezone(KST) if kept_at else None,
+        heard_until=_reached(client, day, kept_at) if kept_at else None,
     )
 
 
@@ -160,6 +160,12 @@ SELECT argMax(state, statuses.at) AS state, argMax(cause, statuses.at) AS cause
 FROM statuses FINAL
 WHERE startsWith(component, 'bars/') AND figures['day'] = toFloat64(toYYYYMMDD({to_date:Date}))
 GROUP BY component ORDER BY component"""
+
+
+def _reached(client: Client, day: date, filled_at: datetime) -> datetime:
+    [row] = _rows(client, REACHED, {"day": day, "filled": moment(filled_at)})
+    reached: datetime = row["reached"]
+    return reached.astimezone(KST)
 
 
 def _of(view: str, statement: str, kept_at: datetime | None) -> str:

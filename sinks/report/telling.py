@@ -138,7 +138,7 @@ def named(day: Day, each: ConditionDay | Gap) -> str:
 def costs(day: Day, tell: Say) -> str:
     """Whether the returns are less costs, and how much; and as of when they are, if that is not now."""
     told = tell("costs", cost=f"{day.cost:g}") if day.cost else tell("no_costs")
-    return f"{told} {tell('kept', at=f'{day.kept_at:%Y-%m-%d %H:%M:%S}')}" if day.kept_at else told
+    return f"{told} {tell('kept', at=f'{day.heard_until:%Y-%m-%d %H:%M:%S}')}" if day.heard_until else told
 
 
 def heads(day: Day, tell: Say) -> list[str]:

@@ -55,7 +55,7 @@ WORDS: Final[dict[Language, dict[str, str]]] = {
         "difference": "표본 대비 [95% 구간]",
         "costs": "수익률은 %이며 왕복 비용 {cost}%를 뺀 것입니다.",
         "no_costs": "수익률은 %이며 비용은 빼지 않았습니다.",
-        "kept": "{at} KST에 계산해 둔 수치입니다.",
+        "kept": "{at} KST까지 들은 것으로 계산해 둔 수치입니다.",
         "how": "n은 가격을 아는 편입 수, 표본은 같은 시각의 고정 무작위 종목입니다. 구간은 종목과 날로 묶어 냅니다.",
         "recommendations": "추천",
         "counted": "모두 {n}건, 가격을 아는 것 {priced}건. 중앙값 {median}, 오른 것 {positive}.",
@@ -130,7 +130,7 @@ WORDS: Final[dict[Language, dict[str, str]]] = {
         "difference": "vs sample [95 %]",
         "costs": "Mean returns in percent, less {cost} % for purchase and sale.",
         "no_costs": "Mean returns in percent, without costs.",
-        "kept": "They were worked out at {at} KST.",
+        "kept": "They were worked out of what was heard until {at} KST.",
         "how": "n counts hits with a known price; the sample are fixed random stocks at the same times. Intervals are"
         " clustered by stock and day.",
         "recommendations": "Recommendations",

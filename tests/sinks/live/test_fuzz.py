@@ -42,6 +42,8 @@ class Answering(History):
     async def _ask(self, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         lines = [record for record in a_bit_of_everything() if isinstance(record, Transition)]
         who = {"account": "main", "condition": "신고가 돌파"}
+        if "AS reached" in query:
+            return [{"reached": NINE}]
         if "FROM bars" in query:
             return [{"at": NINE, "open": 1, "high": 2, "low": 1, "close": 2, "volume": 3}]
         if "AS past_close" in query:

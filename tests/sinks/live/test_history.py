@@ -282,16 +282,22 @@ async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_da
     )
     maker.command(
         "CREATE TABLE transitions (date Date, account String, condition String, code String, entry UInt32, kind String,"
-        " exchange String, inserted_at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY date"
+        " exchange String, received_at DateTime64(6, 'UTC'), inserted_at DateTime64(3, 'UTC')) "
+        "ENGINE = MergeTree ORDER BY date"
     )
+    for table in ("quotes", "bars"):
+        maker.command(
+            f"CREATE TABLE {table} (date Date, received_at DateTime64(6, 'UTC'), inserted_at DateTime64(3, 'UTC')) "
+            "ENGINE = MergeTree ORDER BY date"
+        )
     maker.command(
         "CREATE TABLE day_returns (date Date, account String, condition String, codes Array(String), "
         "entries Array(UInt32), reference_ats Array(Nullable(DateTime64(6, 'UTC'))), filled_at DateTime64(6, 'UTC')) "
         "ENGINE = MergeTree ORDER BY date"
     )
 
-    def came(day: date, at: str) -> None:
-        maker.command(f"INSERT INTO transitions (date, inserted_at) VALUES ('{day}', '{at}')")
+    def came(day: date, at: str, table: str = "transitions", heard: str = "2026-03-04 01:00:00.25") -> None:
+        maker.command(f"INSERT INTO {table} (date, received_at, inserted_at) VALUES ('{day}', '{heard}', '{at}')")
 
     def kept(day: date, at: str) -> None:
         maker.command(f"INSERT INTO day_returns (date, filled_at) VALUES ('{day}', '{at}')")
@@ -300,7 +306,7 @@ async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_da
     ask = History._ask
 
     async def noted(self: History, query: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-        if "(from_date" in query or "AS filled_at" in query:
+        if "AS filled_at" in query or ("(from_date" in query and "AS past_close" not in query):
             asked.append("kept" if "_stored(" in query else "live" if "condition_performance(" in query else "days")
         return await ask(self, query, parameters)
 
@@ -315,17 +321,19 @@ async def test_performance_comes_out_of_what_is_kept_and_is_asked_anew_when_a_da
 
         came(PAST, noon)
         came(TODAY.date(), noon)
+        came(TODAY.date(), noon, "quotes", heard="2026-03-04 01:00:02.5")
+        came(TODAY.date(), "2026-11-24 03:11:00", "quotes", heard="2026-03-04 01:11:00")  # after the fill
         kept(PAST, noon)
         assert await told() == {(1.0, None)}, "one of the days was never filled"
         kept(TODAY.date(), later)
-        assert await told() == {(77.0, "2026-11-24T03:10:00Z")}, "as of the newest day: the other one was over"
+        assert await told() == {(77.0, "2026-03-04T01:00:02.500000Z")}, "how far the newest day goes, by the market"
         assert asked == ["days", "kept"]
         assert len(await told()) == 1
         assert asked == ["days"], "the answer was kept"
         assert len(await told(two_days.replace("cost=1", "cost=2"))) == 1
         assert asked == ["days", "kept"]
         kept(PAST, later)
-        assert await told() == {(77.0, "2026-11-24T03:10:00Z")}, "an earlier day filled again is not newer"
+        assert await told() == {(77.0, "2026-03-04T01:00:02.500000Z")}, "an earlier day filled again is not newer"
         assert asked == ["days", "kept"]
         both = await asyncio.gather(*(client.get(two_days.replace("cost=1", "cost=3")) for _ in range(3)))
         assert asked.count("kept") == 2, "who asks at once asks once"

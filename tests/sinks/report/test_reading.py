@@ -194,7 +194,7 @@ async def test_hits_beyond_the_close_are_told_by_horizon(server: Server) -> None
     await fill(filler, MONDAY)
     await filler.close()
     told = await asyncio.to_thread(read, settings, MONDAY, at)
-    assert told.kept_at is not None
+    assert told.heard_until is not None
     assert {each.condition: each.past_close for each in told.conditions} == expected
 
 
@@ -226,16 +226,18 @@ async def test_what_is_kept_is_told_alike_and_as_of_when_until_something_comes(
     filled: ClickHouseSettings, kept: AsyncClient, monday: Told
 ) -> None:
     told = await asyncio.to_thread(read, filled, MONDAY)
-    assert monday.kept_at is None
-    assert told.kept_at is not None
+    assert monday.heard_until is None
+    assert told.heard_until is not None
     assert plain(told) == pytest.approx(plain(monday))
-    assert f"They were worked out at {told.kept_at:%Y-%m-%d %H:%M:%S} KST." in markdown.render(told, "en")
+    # The market's time, not the one of the server that filled it, which is of another year.
+    assert told.heard_until == datetime(2026, 3, 10, 0, 0, 0, 400_000, tzinfo=KST), "the exits at the day's end"
+    assert "They were worked out of what was heard until 2026-03-10 00:00:00 KST." in markdown.render(told, "en")
     await kept.command(
         "INSERT INTO bars SELECT * REPLACE(now64(3) AS inserted_at) FROM bars WHERE date = '2026-03-09' LIMIT 1"
     )
-    assert (await asyncio.to_thread(read, filled, MONDAY)).kept_at is None
+    assert (await asyncio.to_thread(read, filled, MONDAY)).heard_until is None
     while_it_goes_on = datetime(2026, 3, 9, 10, 0, tzinfo=KST)
-    assert (await asyncio.to_thread(read, filled, MONDAY, while_it_goes_on)).kept_at == told.kept_at
+    assert (await asyncio.to_thread(read, filled, MONDAY, while_it_goes_on)).heard_until == told.heard_until
 
 
 def plain(day: Told) -> dict[str, Any]:
@@ -252,7 +254,7 @@ def plain(day: Told) -> dict[str, Any]:
         else:
             found[place] = value
 
-    walk("", msgspec.to_builtins(msgspec.structs.replace(day, kept_at=None)))
+    walk("", msgspec.to_builtins(msgspec.structs.replace(day, heard_until=None)))
     return found
 
 

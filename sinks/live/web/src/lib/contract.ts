@@ -348,7 +348,7 @@ export interface Performance {
   readonly without_price?: number;
   /** Hits left out because the horizon crosses the close. */
   readonly past_close?: number;
-  /** How far the figures go: when the newest day of them was worked out; null: just now. Today's may be a minute or two old. */
+  /** How far the figures go, in the market's time: the last that was heard of their newest day; null: worked out just now. Today's may be a minute or two old. */
   readonly as_of?: Instant | null;
 }
 
