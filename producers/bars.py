@@ -63,11 +63,12 @@ _TELL_EVERY: Final = 0.2
 
 
 class Run:
-    """A day's bars that somebody asked for: how far they are, and when they are done."""
+    """A day's bars that somebody asked for, or that are due: how far they are, and when they are done."""
 
-    def __init__(self, day: date, *, again: bool) -> None:
+    def __init__(self, day: date, *, again: bool, due: bool = False) -> None:
         self.day = day
         self.again = again
+        self.due = due
         self.progress = Progress(date=day, state="waiting")
         self.over = asyncio.Event()
 
@@ -223,8 +224,12 @@ class Bars:
 
     async def _serve(self, run: Run) -> None:
         self._at_work = run
+        said = self._said
         try:
             await _Fetching(self, run).fetch()
+        except NotADay as error:
+            run.progress = msgspec.structs.replace(run.progress, state="failed", cause=str(error))
+            self._say(said)  # nothing is wrong with the bars
         except HitstreamError as error:
             run.progress = msgspec.structs.replace(run.progress, state="failed", cause=str(error))
             self._say(run.progress)
@@ -250,7 +255,7 @@ class Bars:
             self._write()
             self._say(Progress(date=day, state="standby", cause=f"{name} has fetched the bars of {day}"))
             return True
-        run = Run(day, again=False)
+        run = Run(day, again=False, due=True)
         await self._serve(run)
         return run.progress.state == "done"
 
@@ -410,6 +415,10 @@ class _Fetching:
         before = bars._before(day)
         codes = await bars._codes(before or day)
         self._hit = len(codes.get(day, Codes()).hit)
+        # On a market that never closes any day may have been one: what was hit on it tells.
+        calendar = bars._calendar()
+        if not self._run.due and calendar.always and day != bars._today and not (self._hit or calendar.day(day)):
+            raise NotADay(f"{day} is no trading day, and nothing was hit on it: there are no bars of it")
         if not kept.sample and bars._settings.sample:
             kept.sample = charts.sample(await self._patiently(bars._rest.companies), bars._settings.sample)
         self._wanted = planned(day, before, codes, kept.sample, over=self._over)

@@ -375,6 +375,24 @@ async def test_a_day_without_bars_is_refused_in_a_sentence(tmp_path: Path, day: 
         World(tmp_path).bars().ask(day)
 
 
+async def test_on_a_market_that_never_closes_a_weekend_has_bars_only_where_something_was_hit(tmp_path: Path) -> None:
+    saturday = date(2026, 3, 7)
+    world = World(tmp_path, calendar=ALWAYS)
+    bars = world.bars()
+    said = "2026-03-07 is no trading day, and nothing was hit on it: there are no bars of it"
+    progress = await bars.once(saturday, tell=lambda _: None)
+    assert (progress.state, progress.cause) == ("failed", said)
+    assert world.kiwoom.asked == []
+    assert world.state == "scheduled", "nothing is wrong with the bars"
+    world.known = {**HIT, saturday: HIT[MONDAY]}
+    await bars.once(saturday, tell=lambda _: None)
+    assert world.kiwoom.asked
+    world.known = HIT
+    world.kiwoom.asked.clear()
+    await bars.once(MONDAY, tell=lambda _: None)
+    assert world.kiwoom.asked
+
+
 @pytest.mark.parametrize(
     ("at", "day", "expected"),
     [
