@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { barsOf, chartTime, marksOf, namedOf, withPrice } from "../src/lib/candles";
+import { barsOf, chartTime, EDGE, marksOf, namedOf, rangeOf, timesOf, withPrice } from "../src/lib/candles";
 import type { Candle, PriceView, Visit } from "../src/lib/contract";
 import { parse } from "../src/lib/time";
 import { at, NINE, recommendation } from "./samples";
@@ -46,24 +46,32 @@ describe("bars", () => {
 
 describe("marks", () => {
   const bars = barsOf([candle(0, 100), candle(60, 110), candle(180, 120)], "1m");
-  test("stand at the bar in which it happened, or the last one before", () => {
+  test("stand at their own time: at its bar, without one at the last price, before all bars at no price", () => {
     const marks = marksOf([visit(-600, 70), visit(150, null)], [recommendation({ opened_at: at(61), score: 2 })], bars, "1m");
-    expect(marks.map((mark) => [mark.kind, bars.findIndex((bar) => bar.time === mark.time)])).toEqual([
-      ["entered", 0],
-      ["exited", 1],
-      ["entered", 1],
-      ["opened", 1],
+    expect(marks.map((mark) => [mark.kind, mark.time - bars[0]!.time, mark.at])).toEqual([
+      ["entered", -600, "foot"],
+      ["exited", 60, "bar"],
+      ["opened", 60, "bar"],
+      ["entered", 120, 110],
     ]);
+    expect(timesOf(bars, marks).map((time) => time - bars[0]!.time)).toEqual([-600, 0, 60, 120, 180]);
   });
   test("of one kind in one bar are one", () => {
     const [mark, ...more] = marksOf([visit(1, null, "a"), visit(2, null, "b")], [], bars, "1m");
     expect(mark!.names).toEqual(["a", "b"]);
     expect(more).toEqual([]);
   });
+  test("have room for their words at both edges of the chart", () => {
+    const { from, to } = rangeOf(20, 308)!;
+    const pixels = 308 / (to - from);
+    expect((-0.5 - from) * pixels).toBeCloseTo(EDGE);
+    expect((to - 19.5) * pixels).toBeCloseTo(EDGE);
+    expect(rangeOf(20, 100)).toBeNull();
+  });
   test("are none without bars", () => expect(marksOf([visit(0, null)], [], [], "1m")).toEqual([]));
   test("have their names only where there is room", () => {
     const marks = marksOf([visit(0, null, "a"), visit(60, 60, "b"), visit(180, null, "c")], [], bars, "1m");
-    const named = namedOf(marks, bars, 2);
+    const named = namedOf(marks, timesOf(bars, marks), 2);
     expect(marks.filter((mark) => named.has(mark)).map((mark) => `${mark.kind} ${mark.names[0]}`)).toEqual(["entered a", "exited b", "entered c"]);
   });
 });

@@ -240,6 +240,21 @@ def test_a_stock_has_an_address_its_day_and_a_way_back(screen: Screen, story: St
     page.wait_for_selector('[data-area="now"]')
 
 
+def test_what_came_before_the_first_candle_is_not_drawn_at_its_price(screen: Screen, story: Story) -> None:
+    server, page = screen.server, screen.page
+    server.feed(story.enter("005930", origin="snapshot", initial=True))
+    server.pass_time(180)
+    server.feed(story.quote("005930", 10_000), story.enter("005930", DIP))
+    server.feed(story.quote("000660", 10_000), story.enter("000660", DIP))
+    screen.open("#/stock/005930")
+    chart, before = page.locator('[data-testid="chart"]'), page.locator('[data-testid="marks-before"]')
+    expect(chart).to_have_attribute("data-marks", "2")
+    expect(before).to_be_visible()
+    screen.go("#/stock/000660")
+    expect(chart).to_have_attribute("data-marks", "1")
+    expect(before).to_have_count(0)
+
+
 def test_a_link_to_a_stock_opens_it_and_a_wrong_one_leads_home(screen: Screen, story: Story) -> None:
     del story
     screen.open("#/stock/0004V0")

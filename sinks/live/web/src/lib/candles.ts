@@ -69,19 +69,39 @@ export function withPrice(bars: readonly Bar[], price: PriceView | undefined, in
 export type MarkKind = "entered" | "exited" | "opened" | "closed";
 
 export interface Mark {
+  /** Its own time: that of its bar, whether trades were heard then or not. */
   readonly time: number;
   readonly kind: MarkKind;
+  /** What it stands at: the bar of its time; without one, the last price before it; before all bars, where no price is known, the foot. */
+  readonly at: "bar" | "foot" | number;
   /** Conditions, or what else it is about; several of one kind in one bar are one mark. */
   readonly names: readonly string[];
 }
 
-/** Which marks have room for their names: below the bars and above them, none within `distance` bars of the one before. */
-export function namedOf(marks: readonly Mark[], bars: readonly Bar[], distance: number): ReadonlySet<Mark> {
-  const places = new Map(bars.map((bar, index) => [bar.time, index]));
+/** Pixels beside the first and the last place in which the words of a mark and of the time axis have room. */
+export const EDGE = 48;
+
+/** From which place to which the chart is to be seen so that all of them are, with room at both edges; null where it is too narrow. */
+export function rangeOf(places: number, width: number): { from: number; to: number } | null {
+  if (width <= 3 * EDGE) return null;
+  const edge = (EDGE * places) / (width - 2 * EDGE);
+  return { from: -0.5 - edge, to: places - 0.5 + edge };
+}
+
+/** Whether a mark hangs below what it stands at. At the foot only entries do, so that their names have the row to themselves. */
+export const isBelow = ({ kind, at }: Pick<Mark, "kind" | "at">): boolean => kind === "entered" || (kind === "opened" && at !== "foot");
+
+/** Every time that has a place on the chart: those of the bars, and of marks without one. */
+export const timesOf = (bars: readonly Bar[], marks: readonly Mark[]): number[] =>
+  [...new Set([...bars, ...marks].map(({ time }) => time))].sort((a, b) => a - b);
+
+/** Which marks have room for their names: below the bars and above them, none within `distance` places of the one before. */
+export function namedOf(marks: readonly Mark[], times: readonly number[], distance: number): ReadonlySet<Mark> {
+  const places = new Map(times.map((time, index) => [time, index]));
   const last = { below: -Infinity, above: -Infinity };
   const named = new Set<Mark>();
   for (const mark of marks) {
-    const side = mark.kind === "entered" || mark.kind === "opened" ? "below" : "above";
+    const side = isBelow(mark) ? "below" : "above";
     const place = places.get(mark.time) ?? 0;
     if (place - last[side] < distance) continue;
     last[side] = place;
@@ -90,7 +110,7 @@ export function namedOf(marks: readonly Mark[], bars: readonly Bar[], distance: 
   return named;
 }
 
-/** What happened, at the bars in which it did (or the nearest one), oldest first. */
+/** What happened, at the time at which it did, oldest first. */
 export function marksOf(
   visits: readonly Visit[],
   recommendations: readonly RecommendationView[],
@@ -98,11 +118,11 @@ export function marksOf(
   interval: Interval,
 ): Mark[] {
   if (bars.length === 0) return [];
-  const marks = new Map<string, { time: number; kind: MarkKind; names: string[] }>();
+  const marks = new Map<string, Mark & { names: string[] }>();
   const put = (instant: string, kind: MarkKind, name: string): void => {
-    const time = nearest(bars, chartTime(parse(instant), interval));
+    const time = chartTime(parse(instant), interval);
     const key = `${time}/${kind}`;
-    const mark = marks.get(key) ?? { time, kind, names: [] };
+    const mark = marks.get(key) ?? { time, kind, at: standing(bars, time), names: [] };
     mark.names.push(name);
     marks.set(key, mark);
   };
@@ -117,14 +137,16 @@ export function marksOf(
   return [...marks.values()].sort((a, b) => a.time - b.time);
 }
 
-/** The time of the last bar that began by then; of the first one before all. */
-function nearest(bars: readonly Bar[], time: number): number {
+/** What a mark of this time stands at. */
+function standing(bars: readonly Bar[], time: number): Mark["at"] {
   let low = 0;
-  let high = bars.length - 1;
+  let high = bars.length;
   while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (bars[middle]!.time <= time) low = middle;
-    else high = middle - 1;
+    const middle = (low + high) >> 1;
+    if (bars[middle]!.time <= time) low = middle + 1;
+    else high = middle;
   }
-  return bars[low]!.time;
+  const last = bars[low - 1];
+  if (!last) return "foot";
+  return last.time === time ? "bar" : last.close;
 }
