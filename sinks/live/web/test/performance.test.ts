@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import type { Performance } from "../src/lib/contract";
 import { expiryAt } from "../src/lib/expiry";
-import { minutesOf } from "../src/lib/minutes";
+import { minutesOf, spanOf, ticksOf } from "../src/lib/minutes";
 import { asOf, byCondition, differenceOf, leftOut, meanOf, positiveOf } from "../src/lib/performance";
-import { parse } from "../src/lib/time";
+import { kstTime, parse } from "../src/lib/time";
 import { at, NINE } from "./samples";
 
 const row = (over: Partial<Performance> = {}): Performance => ({
@@ -75,16 +75,38 @@ test("rows are found by account and condition, in the order of time", () => {
 });
 
 describe("hits per minute", () => {
+  type Hits = Parameters<typeof minutesOf>[0];
+  const alone = (detail: Hits, now: number) => minutesOf(detail, spanOf([detail], now));
   test("go on with zeros until now: a quiet hour is seen as one", () =>
-    expect(minutesOf({ minutes_from: NINE, hits: [2, 0, 1] }, parse(at(290))).hits).toEqual([2, 0, 1, 0, 0]));
+    expect(alone({ minutes_from: NINE, hits: [2, 0, 1] }, parse(at(290))).hits).toEqual([2, 0, 1, 0, 0]));
   test("end with the close, unless a hit came after it", () => {
     const hits = Array.from({ length: 400 }, () => 0);
-    expect(minutesOf({ minutes_from: NINE, hits: [1] }, parse(NINE) + 12 * 3_600_000).times.length).toBe(391);
-    expect(minutesOf({ minutes_from: NINE, hits }, parse(NINE) + 12 * 3_600_000).times.length).toBe(400);
+    expect(alone({ minutes_from: NINE, hits: [1] }, parse(NINE) + 12 * 3_600_000).times.length).toBe(391);
+    expect(alone({ minutes_from: NINE, hits }, parse(NINE) + 12 * 3_600_000).times.length).toBe(400);
   });
   test("go on from a hit before nine, too, which is of the day before in UTC", () =>
-    expect(minutesOf({ minutes_from: at(-3600), hits: [1] }, parse(at(60))).times.length).toBe(62));
-  test("are none before the first", () => expect(minutesOf({ minutes_from: null, hits: [] }, parse(NINE)).times).toEqual([]));
+    expect(alone({ minutes_from: at(-3600), hits: [1] }, parse(at(60))).times.length).toBe(62));
+  test("are none before the first", () => expect(alone({ minutes_from: null, hits: [] }, parse(NINE)).times).toEqual([]));
+  test("of several conditions have one span: from the first hit of any of them until now", () => {
+    const details: Hits[] = [
+      { minutes_from: at(60), hits: [1] },
+      { minutes_from: at(180), hits: [2, 3] },
+      { minutes_from: null, hits: [] },
+    ];
+    const span = spanOf(details, parse(at(300)));
+    expect(details.map((detail) => minutesOf(detail, span).hits)).toEqual([[1, 0, 0, 0, 0], [0, 0, 2, 3, 0], []]);
+    expect(minutesOf(details[0]!, span).times).toEqual(minutesOf(details[1]!, span).times);
+  });
+  test.each([
+    [0, 0, 6, ["09:00"]],
+    [-40, 220, 6, ["09:00", "09:01", "09:02", "09:03"]],
+    [0, 540, 6, ["09:00", "09:02", "09:04", "09:06", "09:08"]],
+    [0, 390 * 60, 6, ["10:00", "12:00", "14:00"]],
+    [0, 390 * 60, 12, ["09:00", "10:00", "11:00", "12:00", "13:00", "14:00", "15:00"]],
+  ])("have labels that differ: %d to %d s after nine, at most %d", (from, until, most, labels) => {
+    const nine = parse(NINE) / 1000;
+    expect(ticksOf(nine + from, nine + until, most).map((time) => kstTime(time * 1000).slice(0, 5))).toEqual(labels);
+  });
 });
 
 describe("an expiry", () => {
