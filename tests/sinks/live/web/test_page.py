@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 from playwright.sync_api import Browser, Route, expect
-from screen import DIP, HIGH, NAMES, Screen, Server, Story, new_screen
+from screen import DIP, HIGH, NAMES, SETTLED, Screen, Server, Story, new_screen
 
 from sinks.live.access import Access, read_tokens
 from sinks.live.commands import Refused
@@ -533,6 +533,43 @@ def test_single_keys_lead_everywhere_and_can_be_switched_off(screen: Screen, sto
     page.keyboard.press("?")
     page.wait_for_selector('[data-testid="dialog-help"]')
     assert page.url.endswith("#/")
+
+
+# --- on a phone -------------------------------------------------------------------------------------------------------
+
+BROKEN = """() => {
+    const broken = [], walk = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    for (let node; (node = walk.nextNode()); )
+        for (const { index, 0: word } of node.data.matchAll(/\\d\\d:\\d\\d(:\\d\\d)?|^[\\w가-힣]+$/g)) {
+            const range = document.createRange();
+            range.setStart(node, index);
+            range.setEnd(node, index + word.length);
+            if (new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1) broken.push(word);
+        }
+    return broken;
+}"""
+
+
+@pytest.mark.parametrize("lang", ["ko", "en"])
+def test_on_a_phone_no_time_is_broken_and_no_button_sticks_out(chromium: Browser, server: Server, lang: str) -> None:
+    story = Story(server)
+    server.feed(*story.opening())
+    for _ in range(12):
+        server.feed(story.enter("0004V0"), story.enter("0004V0", DIP), story.enter("005930"), story.quote("0004V0", 123_400))
+        server.pass_time(754)
+        server.feed(story.leave("0004V0"), story.leave("0004V0", DIP))
+    server.feed(story.enter("0004V0"), *(story.recommend(f"1{n:05}", 2.0) for n in range(120)))
+    server.feed(story.recommend("0004V0", 2.0), story.quote("0004V0", 112_300))
+    server.pass_time(61)
+    server.feed(story.recommend("0004V0", 1.0, revision=2, state="closed", cause="score", opened_at=server.at))
+    with new_screen(chromium, server, lang=lang, narrow=True) as screen:
+        for place in ("#/", "#/stock/0004V0", f"#/conditions/main/{HIGH}"):
+            screen.open(place)
+            screen.page.evaluate(SETTLED)
+            assert screen.page.evaluate(BROKEN) == [], place
+            beyond = "all => all.filter(one => one.checkVisibility() && one.getBoundingClientRect().right > 375).length"
+            assert screen.page.eval_on_selector_all("main button, main .list td", beyond) == 0, place
+        assert screen.errors == []
 
 
 # --- much, and for long -----------------------------------------------------------------------------------------------
