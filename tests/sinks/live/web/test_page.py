@@ -572,6 +572,24 @@ def test_on_a_phone_no_time_is_broken_and_no_button_sticks_out(chromium: Browser
         assert screen.errors == []
 
 
+@pytest.mark.parametrize("lang", ["ko", "en"])
+@pytest.mark.parametrize("narrow", [True, False])
+def test_choices_stand_beside_what_they_are_of(chromium: Browser, server: Server, lang: str, narrow: bool) -> None:
+    server.feed(*Story(server).opening())
+    with new_screen(chromium, server, lang=lang, narrow=narrow) as screen:
+        screen.open()
+        screen.page.click('[data-testid="settings-button"]')
+        places = screen.page.eval_on_selector_all(
+            "dialog fieldset",
+            """all => all.map(set => {
+                const right = set.querySelector("legend").getBoundingClientRect().right;
+                return [...set.querySelectorAll("label")].every(label => label.getBoundingClientRect().left >= right);
+            })""",
+        )
+        assert len(places) >= 4
+        assert all(places)
+
+
 # --- much, and for long -----------------------------------------------------------------------------------------------
 
 
