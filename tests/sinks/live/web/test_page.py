@@ -263,6 +263,25 @@ def test_a_link_to_a_stock_opens_it_and_a_wrong_one_leads_home(screen: Screen, s
     screen.page.wait_for_selector('[data-area="now"]')
 
 
+def test_a_stock_without_bars_and_what_is_not_there_are_said_in_words(screen: Screen, story: Story) -> None:
+    server, page = screen.server, screen.page
+    server.feed(story.enter("005930"), story.quote("005930", 10_000), story.enter("000660"))
+    screen.open("#/stock/005930")
+    empty, button = page.locator('[data-testid="chart-empty"]'), page.locator('[data-testid="recommend-stock"]')
+    expect(page.locator('[data-testid="chart"]')).to_have_attribute("data-bars", "1")
+    expect(empty).to_have_count(0)
+    screen.go("#/stock/000660")
+    expect(empty).to_have_text("아직 받은 체결이 없습니다. 체결이 오면 봉이 나타납니다.")
+    expect(page.locator('[data-testid="chart"]')).not_to_be_visible()
+    expect(button).to_be_enabled()
+    screen.go("#/stock/999999")
+    expect(empty).to_have_text("그런 종목이 없습니다.")
+    expect(button).to_have_count(0)
+    screen.go("#/conditions/main/없는 조건")
+    expect(page.locator('[data-testid="conditions-view"] .empty')).to_contain_text("그런 조건이 없습니다.")
+    screen.errors = [error for error in screen.errors if "404" not in error]  # the browser's own line about it
+
+
 def test_what_clickhouse_cannot_say_is_said_and_the_rest_stays(screen: Screen, story: Story) -> None:
     screen.server.past.is_away = True
     screen.server.feed(story.enter("005930"))

@@ -75,7 +75,8 @@ export const viewsKo = {
   interval: { "1m": "1분", "5m": "5분", "1d": "일" } as Readonly<Record<Interval, string>>,
   barsSource: { quotes: "수신한 체결로 만든 봉", bars: "키움 봉" } as Readonly<Record<Bars["source"], string>>,
   barsProblem: "봉을 불러오지 못했습니다.",
-  noBars: "아직 봉이 없습니다",
+  noBars: (interval: Interval): string =>
+    interval === "1d" ? "일봉이 아직 없습니다. 장 마감 뒤에 받습니다." : "아직 받은 체결이 없습니다. 체결이 오면 봉이 나타납니다.",
   marksBefore: "첫 봉보다 앞선 일은 그때 가격을 몰라 맨 아래에 표시합니다.",
   chartMissing: "차트를 불러오지 못했습니다. 페이지를 새로 고치세요.",
   chartLabel: (name: string, bars: number, marks: number) => `${name} 가격 차트: 봉 ${numbers.format(bars)}개, 표시 ${numbers.format(marks)}개. 아래 표에 같은 내용이 있습니다.`,
@@ -94,6 +95,7 @@ export const viewsKo = {
   conditionColumn: "조건",
 
   allConditionsView: "자세히 ›",
+  noSuchCondition: "그런 조건이 없습니다.",
   stateNow: "지금 상태",
   hitsPerMinute: "분당 진입",
   minutesLabel: (condition: string, hits: number, most: number) => `${condition}: 오늘 진입 ${numbers.format(hits)}번, 가장 많은 1분에 ${numbers.format(most)}번`,
@@ -239,7 +241,8 @@ export const viewsEn: ViewWords = {
   interval: { "1m": "1 min", "5m": "5 min", "1d": "Day" },
   barsSource: { quotes: "Bars of the trades that were heard", bars: "Kiwoom's bars" },
   barsProblem: "The bars could not be read.",
-  noBars: "There are no bars yet",
+  noBars: (interval) =>
+    interval === "1d" ? "There are no daily bars yet: they come after the close." : "No trade has been heard yet. Bars appear with the first.",
   marksBefore: "What came before the first bar stands at the foot: its price is not known.",
   chartMissing: "The chart could not be loaded. Reload the page.",
   chartLabel: (name, bars, marks) => `Prices of ${name}: ${numbers.format(bars)} bars, ${numbers.format(marks)} marks. The tables below say the same.`,
@@ -258,6 +261,7 @@ export const viewsEn: ViewWords = {
   conditionColumn: "Condition",
 
   allConditionsView: "Details ›",
+  noSuchCondition: "There is no such condition.",
   stateNow: "State now",
   hitsPerMinute: "Entries per minute",
   minutesLabel: (condition, hits, most) => `${condition}: ${numbers.format(hits)} entries today, ${numbers.format(most)} in the busiest minute`,
