@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import type { Performance } from "../src/lib/contract";
 import { expiryAt } from "../src/lib/expiry";
-import { minutesOf, spanOf, ticksOf } from "../src/lib/minutes";
+import { listedOf, minutesOf, spanOf, ticksOf } from "../src/lib/minutes";
 import { asOf, byCondition, differenceOf, leftOut, meanOf, positiveOf } from "../src/lib/performance";
 import { kstTime, parse } from "../src/lib/time";
-import { at, NINE } from "./samples";
+import { at, condition, NINE } from "./samples";
 
 const row = (over: Partial<Performance> = {}): Performance => ({
   account: "main", condition: "신고가 돌파", horizon: "5m", hits: 110, priced: 100, mean: 0.4, median: 0.3, q1: -0.2, q3: 0.9,
@@ -96,6 +96,10 @@ describe("hits per minute", () => {
     const span = spanOf(details, parse(at(300)));
     expect(details.map((detail) => minutesOf(detail, span).hits)).toEqual([[1, 0, 0, 0, 0], [0, 0, 2, 3, 0], []]);
     expect(minutesOf(details[0]!, span).times).toEqual(minutesOf(details[1]!, span).times);
+  });
+  test("leave out entries that a list told of, which are counted", () => {
+    expect(listedOf({ condition: condition({ entered: 29 }), hits: [] })).toBe(29);
+    expect(listedOf({ condition: condition({ entered: 3 }), hits: [1, 0, 2] })).toBe(0);
   });
   test.each([
     [0, 0, 6, ["09:00"]],

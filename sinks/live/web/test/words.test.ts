@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { WORDS, figureName, formatScore, inferredNote } from "../src/lib/words";
+import { WORDS, figureName, figureValue, formatScore, inferredNote } from "../src/lib/words";
 import { at, feed } from "./samples";
 
 const { ko, en } = WORDS;
@@ -47,12 +47,21 @@ it("re-entries, scores and numbers read alike in a column", () => {
   expect(ko.number(12345)).toBe("12,345");
 });
 
+it("the feed has one name, in its heading, on a phone and among the keys", () => {
+  const plain = (text: string) => text.replaceAll(" ", "");
+  expect([ko.feedShort, ko.keys.feed].map(plain)).toEqual([plain(ko.feed), plain(ko.feed)]);
+});
+
 describe("what a component counts", () => {
   // The names of `deploy/reporter.py`, `producers/conditions.py` and `producers/service.py`.
   it.each([
     "audits", "bad_records", "browsers", "connections", "dead_letters", "events", "frames", "lag", "open_recommendations",
     "partitions", "records", "retries", "spooled", "transitions", "waiting",
   ])("%s has a Korean word", (name) => expect(figureName(name, ko)).toMatch(/[가-힣]/));
+
+  it("is a number, or yes or no where it is one of those", () => {
+    expect([figureValue("lag", 1234.567, ko), figureValue("quotes", 1, ko), figureValue("quotes", 0, en)]).toEqual(["1,234.57", "예", "no"]);
+  });
 
   it("and is not known yet has its own name, to be read", () => {
     expect([figureName("something_new", ko), figureName("something_new", en)]).toEqual(["something new", "something new"]);

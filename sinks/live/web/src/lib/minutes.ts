@@ -46,6 +46,10 @@ export function minutesOf({ minutes_from, hits }: Hits, span: Span | null): Minu
   return { times: every.map((index) => span.from + index * MINUTE), hits: every.map((index) => hits[index - before] ?? 0) };
 }
 
+/** How many of the entries are in no minute, because a list told of them: the day's first, or one after a gap. */
+export const listedOf = ({ condition, hits }: Pick<ConditionDetail, "condition" | "hits">): number =>
+  Math.max(0, condition.entered - hits.reduce((sum, count) => sum + count, 0));
+
 /** Where the axis has labels: at whole minutes in KST, each of which reads differently, and no more than `most`. */
 export function ticksOf(from: number, until: number, most: number): number[] {
   const offset = KST_OFFSET / 1000;

@@ -120,7 +120,7 @@ const ko = {
   } satisfies Record<Cause, string>,
 
   feed: "진입 · 이탈",
-  feedShort: "포착",
+  feedShort: "진입·이탈",
   feedCaption: "새것이 위",
   feedEmpty: "아직 진입이나 이탈이 없습니다",
   feedEmptyText: "조건에 종목이 들어오거나 나가면 바로 나타납니다.",
@@ -159,7 +159,7 @@ const ko = {
   members: "현재",
   enteredToday: "진입",
   exitedToday: "이탈",
-  lastEvent: "기록",
+  lastEvent: "마지막",
   lastEventHint: "마지막 진입이나 이탈",
   proof: "생존",
   proofHint: "살아 있음을 마지막으로 확인한 때",
@@ -325,6 +325,7 @@ const ko = {
     waiting: "대기",
   } as Readonly<Record<string, string>>,
 
+  flag: { yes: "예", no: "아니요" },
   /** A cause as the product or Kiwoom gives it. */
   told: koreanCause,
   number: (value: number) => numbers.format(value),
@@ -583,6 +584,7 @@ const en: Words = {
     waiting: "waiting",
   },
 
+  flag: { yes: "yes", no: "no" },
   told: (cause) => cause,
   number: (value) => numbers.format(value),
   duration: (seconds) => duration(seconds, PARTS_EN),
@@ -594,6 +596,13 @@ export const WORDS: Readonly<Record<Language, Words>> = { ko, en };
 
 /** What a component counts, in words; a figure that this page does not know yet, by its own name. */
 export const figureName = (name: string, words: Words): string => words.figure[name] ?? name.replaceAll("_", " ");
+
+/** Figures that are 1 or 0 because they say yes or no. */
+const FLAGS = new Set(["quotes"]);
+
+/** What a figure says: a number, or yes or no. */
+export const figureValue = (name: string, value: number, words: Words): string =>
+  FLAGS.has(name) ? (value > 0 ? words.flag.yes : words.flag.no) : words.number(Math.round(value * 100) / 100);
 
 /** A score, always with as many decimals as its neighbours. */
 export const formatScore = (score: number): string => score.toFixed(2);
