@@ -255,6 +255,50 @@ def test_what_came_before_the_first_candle_is_not_drawn_at_its_price(screen: Scr
     expect(before).to_have_count(0)
 
 
+COLUMNS = """colour => {
+    const [canvas] = [...document.querySelectorAll('[data-testid="chart"] canvas')].sort((a, b) => b.width - a.width);
+    const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let [first, last] = [Infinity, -Infinity];
+    for (let at = 0; at < data.length; at += 4)
+        if (colour.every((part, index) => data[at + index] === part)) {
+            first = Math.min(first, (at / 4) % width);
+            last = Math.max(last, (at / 4) % width);
+        }
+    return last < first ? null : [first, last];
+}"""
+
+
+@pytest.mark.parametrize("late", ["**/api/stocks/005930", "**/api/stocks/005930/bars?*"])
+def test_a_mark_is_drawn_at_its_candle_beside_what_has_none(screen: Screen, story: Story, late: str) -> None:
+    server, page, held = screen.server, screen.page, list[Route]()
+    for condition in (HIGH, DIP):
+        server.feed(story.enter("005930", condition))
+        server.pass_time(120)
+    server.feed(story.quote("005930", 10_000))
+    server.pass_time(60)
+    server.feed(story.quote("005930", 10_000), story.leave("005930"))
+    server.pass_time(60)
+    server.feed(story.quote("005930", 10_000))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(late, hold)
+    screen.open("#/stock/005930")
+    page.evaluate(SETTLED)
+    assert len(held) == 1
+    held[0].continue_()
+    page.unroute(late)
+    expect(page.locator('[data-testid="chart"]')).to_have_attribute("data-marks", "3")
+    page.evaluate(SETTLED)
+    down, volume = [28, 89, 189], [233, 233, 228]  # the colours of the exit and of all the bars below the candles
+    screen.until("the bars", lambda: bool(page.evaluate(COLUMNS, volume)))
+    page.wait_for_timeout(300)  # the next bars, which draw everything anew, come much later
+    exit_, volumes = page.evaluate(COLUMNS, down), page.evaluate(COLUMNS, volume)
+    assert exit_, "the exit is drawn"
+    assert abs(sum(exit_) - sum(volumes)) < (volumes[1] - volumes[0]) / 3, "at the second of three candles"
+
+
 def test_a_link_to_a_stock_opens_it_and_a_wrong_one_leads_home(screen: Screen, story: Story) -> None:
     del story
     screen.open("#/stock/0004V0")
@@ -574,7 +618,8 @@ def test_on_a_phone_no_time_is_broken_and_no_button_sticks_out(chromium: Browser
     story = Story(server)
     server.feed(*story.opening())
     for _ in range(12):
-        server.feed(story.enter("0004V0"), story.enter("0004V0", DIP), story.enter("005930"), story.quote("0004V0", 123_400))
+        server.feed(story.enter("0004V0"), story.enter("0004V0", DIP), story.enter("005930"))
+        server.feed(story.quote("0004V0", 123_400))
         server.pass_time(754)
         server.feed(story.leave("0004V0"), story.leave("0004V0", DIP))
     server.feed(story.enter("0004V0"), *(story.recommend(f"1{n:05}", 2.0) for n in range(120)))
