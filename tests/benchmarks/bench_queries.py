@@ -28,6 +28,7 @@ import past
 from embedded import Server
 from harness import ROUNDS, Result, keep
 
+from sinks.clickhouse import uncounted
 from sinks.clickhouse.connection import connect, connect_async, first_line
 from sinks.clickhouse.migrate import migrate
 from sinks.clickhouse.returns import CAME, fill, look
@@ -89,6 +90,8 @@ def of_dashboard(day: date, code: str) -> dict[str, Asked]:
         "daily bars of a stock, 365 days": (history._DAYS, of_stock),
         "a stock's visits in the last 365 days": (history._HISTORY, of_stock),
         "performance of a week, whether it is kept": (history._FILLED, week),
+        "why hits of a week have no return, kept": (uncounted.STORED, week),
+        "why hits of 28 days have no return, kept": (uncounted.STORED, week | {"first": day - timedelta(days=28)}),
     }
 
 

@@ -73,7 +73,8 @@ def performance() -> list[dict[str, Any]]:
             half = 1.96 * (0.5, 0.9, 1.8, 3.0, 3.4, 2.0, 2.0)[step] / math.sqrt(cases)
             rows.append({
                 "account": "main", "condition": condition, "horizon": horizon, "hits": cases + 2 * number,
-                "priced": cases, "mean": mean, "median": mean * 0.7, "q1": mean - 0.9, "q3": mean + 0.8,
+                "priced": cases, "without_price": number, "past_close": number * (horizon != "next_open"),
+                "mean": mean, "median": mean * 0.7, "q1": mean - 0.9, "q3": mean + 0.8,
                 "positive": min(0.95, max(0.05, 0.5 + mean / 6)), "low": mean - half, "high": mean + half,
                 "sample_mean": 0.03, "sample_cases": 4_000, "difference": mean - 0.03,
                 "difference_low": mean - half - 0.03, "difference_high": mean + half - 0.03, "gaps": int(number == 1),

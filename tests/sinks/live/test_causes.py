@@ -43,7 +43,11 @@ SPEAKING: Final = (
 """Modules whose sentences are causes, or reasons of a refusal, unless they are named below."""
 
 OTHERWISE: Final = {
-    "producers/bars.py": {"is yet to come: there are no bars of it", "is no trading day: there are no bars of it"},
+    "producers/bars.py": {
+        "is yet to come: there are no bars of it",
+        "is no trading day: there are no bars of it",
+        "is no trading day, and nothing was hit on it: there are no bars of it",
+    },
     "producers/kiwoom/rest.py": {"Bearer"},
     "producers/kiwoom/token.py": {"Kiwoom allows no more calls for now (HTTP 429)"},  # as the row with what Kiwoom says
     "sinks/live/api.py": {

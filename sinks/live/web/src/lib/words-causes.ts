@@ -173,6 +173,7 @@ export const CAUSES: readonly (readonly [english: string, korean: string])[] = [
 
   // What a question is refused with.
   ["This needs ClickHouse: set clickhouse.dsn (HITSTREAM_CLICKHOUSE__DSN) and restart.", "ClickHouse가 있어야 합니다: clickhouse.dsn을 설정하고 다시 시작하세요."],
+  ["from: {first} is after to, {last}: give the earlier day first.", "시작일({first})이 종료일({last})보다 뒤입니다. 앞선 날짜를 먼저 쓰세요."],
   ["ClickHouse is busy with other questions: ask again in a moment.", "ClickHouse가 다른 질문에 답하고 있습니다. 잠시 뒤 다시 시도하세요."],
   ["ClickHouse does not answer this in time: ask again, or for less.", "ClickHouse가 시간 안에 답하지 못했습니다. 다시 시도하거나 기간을 줄이세요."],
   ["ClickHouse has not all tables and views yet: run `hitstream migrate`.", "ClickHouse에 아직 없는 표가 있습니다: hitstream migrate를 실행하세요."],
