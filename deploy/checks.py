@@ -18,8 +18,8 @@ def check(settings: Settings) -> None:
         ConfigError: what is wrong, in the role's own sentence.
     """
     from producers.calendar import calendar_of
-    from producers.service import verify_conditions
-    from sinks.clickhouse.connection import parse_dsn
+    from producers.conditions import verify
+    from sinks.clickhouse.dsn import parse_dsn
     from sinks.live.access import Access, tokens
     from sinks.live.guard import check_exposure
     from sinks.live.proxies import networks
@@ -30,7 +30,7 @@ def check(settings: Settings) -> None:
 
     _refuse_equal_ports(settings)
     calendar_of(settings.kiwoom)
-    verify_conditions(settings.conditions)
+    verify(settings.conditions)
     if settings.clickhouse.dsn:
         parse_dsn(settings.clickhouse.dsn)
     given = tokens(settings.live)

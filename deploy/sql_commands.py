@@ -440,7 +440,7 @@ def _settings(config: Path | None, *, needs_clickhouse: bool = True) -> Settings
 @contextmanager
 def _asker(config: Path | None) -> Iterator[Asker]:
     from sinks.clickhouse.ask import Asker
-    from sinks.clickhouse.connection import parse_dsn
+    from sinks.clickhouse.dsn import parse_dsn
 
     with Asker(parse_dsn(_settings(config).clickhouse.dsn)) as asker:
         yield asker

@@ -19,7 +19,7 @@ It leaves the wire to `kiwoom.session` and Kafka to `publisher`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -31,6 +31,7 @@ from streams.events import (
     KST,
     ConditionEvent,
     ConditionSnapshot,
+    ConfigError,
     Gap,
     Record,
     Status,
@@ -39,6 +40,7 @@ from streams.events import (
 )
 
 from .kiwoom.session import (
+    MAX_CONDITIONS,
     Action,
     Audited,
     Changed,
@@ -50,6 +52,7 @@ from .kiwoom.session import (
     Snapshot,
     State,
 )
+from .settings import ConditionSource
 
 # Ordinals are kept for as long as Kiwoom could repeat a second; beyond this many they are pruned by age.
 _ORDINALS: Final = 20_000
@@ -63,6 +66,22 @@ _QUIET: Final = timedelta(minutes=1)
 _HALF_A_DAY: Final = timedelta(hours=12)
 
 Spans = Callable[[datetime, datetime], list[tuple[datetime, datetime]]]
+
+
+def verify(conditions: Sequence[ConditionSource]) -> None:
+    """Refuse conditions that Kiwoom would not keep open, or that could not be told apart.
+
+    Raises:
+        ConfigError: which, and what to do.
+    """
+    if len(conditions) > MAX_CONDITIONS:
+        raise ConfigError(
+            f"{len(conditions)} conditions are configured, and Kiwoom keeps at most {MAX_CONDITIONS} open per app key:"
+            " remove some of [[conditions]]"
+        )
+    names = [c.name for c in conditions]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"[[conditions]] names {', '.join(twice)} more than once: events are told apart by name")
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from streams.tasks import TaskGroup
 from . import files, hit_codes, metrics
 from .bars import PREFIX, Bars
 from .calendar import Calendar, calendar_of
-from .conditions import Conditions
+from .conditions import Conditions, verify
 from .control import Switchboard, View, serving
 from .errands import Errands
 from .journal import clipped
@@ -40,7 +40,6 @@ from .kiwoom.lock import login_lock, state_folder
 from .kiwoom.registrations import MAX_CODES
 from .kiwoom.rest import Rest
 from .kiwoom.session import (
-    MAX_CONDITIONS,
     Action,
     Audited,
     Changed,
@@ -353,23 +352,7 @@ def _verify(kiwoom: KiwoomSettings, conditions: Sequence[ConditionSource]) -> No
             raise ConfigError(f"kiwoom.{name} is not set: take it from the Open API portal, or from a file")
     if not conditions:
         raise ConfigError("no condition is configured: add [[conditions]] with the name of a saved condition")
-    verify_conditions(conditions)
-
-
-def verify_conditions(conditions: Sequence[ConditionSource]) -> None:
-    """Refuse conditions that Kiwoom would not keep open, or that could not be told apart.
-
-    Raises:
-        ConfigError: which, and what to do.
-    """
-    if len(conditions) > MAX_CONDITIONS:
-        raise ConfigError(
-            f"{len(conditions)} conditions are configured, and Kiwoom keeps at most {MAX_CONDITIONS} open per app key:"
-            " remove some of [[conditions]]"
-        )
-    names = [c.name for c in conditions]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"[[conditions]] names {', '.join(twice)} more than once: events are told apart by name")
+    verify(conditions)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> HitstreamError | None:

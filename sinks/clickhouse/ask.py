@@ -16,7 +16,8 @@ import httpx
 
 from streams.events import HitstreamError
 
-from .connection import CONNECT_SECONDS, ClickHouseUnavailable, Dsn, first_line
+from .connection import CONNECT_SECONDS, ClickHouseUnavailable, first_line
+from .dsn import Dsn
 
 _UNKNOWN_DATABASE: Final = 81
 _OWN_WORDS: Final = 395

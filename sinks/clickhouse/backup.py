@@ -29,7 +29,7 @@ from streams.events import ConfigError, HitstreamError
 
 from ..settings import ClickHouseSettings
 from .ask import Asker
-from .connection import parse_dsn
+from .dsn import parse_dsn
 from .migrate import migrate, migrations
 from .rows import COLUMNS
 

@@ -1,4 +1,4 @@
-"""Where ClickHouse is and how it is reached: the DSN, and clients made from it.
+"""How ClickHouse is reached: clients, made from its address.
 
 Whoever reads or writes ClickHouse starts here. A failure to connect becomes one sentence that names the address, never
 the password.
@@ -7,19 +7,18 @@ the password.
 from __future__ import annotations
 
 from typing import Any, Final, NoReturn
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import clickhouse_connect
-import msgspec
 from clickhouse_connect.driver import options
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 
-from streams.events import ConfigError, HitstreamError
+from streams.events import HitstreamError
 
 from ..settings import ClickHouseSettings
+from .dsn import Dsn, parse_dsn
 
 CONNECT_SECONDS: Final = 5
 REQUEST_SECONDS: Final = 60  # the longest silence of a request before it counts as failed
@@ -43,60 +42,6 @@ class ClickHouseUnavailable(HitstreamError):
 
 class DatabaseAbsent(ClickHouseUnavailable):
     """The server answers, and the database is not there yet."""
-
-
-class Dsn(msgspec.Struct, frozen=True, kw_only=True):
-    """`clickhouse://user:password@host:port/database`, taken apart. `secure` means TLS (`clickhouses://`)."""
-
-    host: str
-    port: int
-    user: str
-    password: str
-    database: str
-    secure: bool
-    verify: bool = True
-
-    @property
-    def address(self) -> str:
-        """What may be shown: everything but user and password."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'clickhouses' if self.secure else 'clickhouse'}://{host}:{self.port}/{self.database}"
-
-
-def parse_dsn(text: str) -> Dsn:
-    """A DSN as its parts; port 8123 (TLS: 8443), user `default` and database `hitstream` where it leaves them out.
-
-    The only option is `?verify=false`, for a server whose certificate can't be verified. Raises ConfigError.
-    """
-    form = "clickhouse://user:password@host:8123/database"
-    if not text:
-        raise ConfigError(f"clickhouse.dsn is not set; give the address of ClickHouse as {form}.")
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:  # its text may hold a part of the password
-        raise ConfigError(
-            f"clickhouse.dsn can't be read; it has the form {form}, with %2F for / and the like in the password."
-        ) from None
-    if parts.scheme not in {"clickhouse", "clickhouses"} or not parts.hostname:
-        raise ConfigError(f"clickhouse.dsn can't be read; it has the form {form}, or clickhouses://… for TLS.")
-    database = unquote(parts.path.strip("/")) or "hitstream"
-    if "/" in database:
-        raise ConfigError(f"clickhouse.dsn names the database {database!r}; one name follows the port: {form}.")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    verify = options.pop("verify", "true")
-    if options or verify not in {"true", "false"}:
-        raise ConfigError("clickhouse.dsn takes no option but ?verify=true or ?verify=false.")
-    secure = parts.scheme == "clickhouses"
-    return Dsn(
-        host=parts.hostname,
-        port=port or (8443 if secure else 8123),
-        user=unquote(parts.username or "default"),
-        password=unquote(parts.password or ""),
-        database=database,
-        secure=secure,
-        verify=verify == "true",
-    )
 
 
 def connect(settings: ClickHouseSettings, *, create: bool = True) -> Client:

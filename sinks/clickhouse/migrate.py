@@ -27,7 +27,8 @@ from streams.events import HitstreamError
 
 from ..settings import ClickHouseSettings
 from .cluster import NotForCluster, clustered
-from .connection import DatabaseAbsent, connect, first_line, parse_dsn
+from .connection import DatabaseAbsent, connect, first_line
+from .dsn import parse_dsn
 from .retention import changes
 
 log = structlog.get_logger(__name__)

@@ -27,7 +27,8 @@ from streams.topics import BARS, CONDITION_EVENTS, QUOTES, RECOMMENDATIONS, STAT
 
 from ..consumer import Batch, Received, Refused, Retryable, consume, slices
 from ..settings import ClickHouseSettings
-from .connection import REQUEST_SECONDS, connect_async, first_line, parse_dsn
+from .connection import REQUEST_SECONDS, connect_async, first_line
+from .dsn import parse_dsn
 from .migrate import migrate
 from .returns import keep
 from .rows import COLUMNS, Part, gather, parts

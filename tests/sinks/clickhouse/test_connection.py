@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sinks.clickhouse.connection import ClickHouseUnavailable, Dsn, connect, connect_async, parse_dsn
+from sinks.clickhouse.connection import ClickHouseUnavailable, connect, connect_async
+from sinks.clickhouse.dsn import Dsn, parse_dsn
 from sinks.settings import ClickHouseSettings
 from streams.events import ConfigError
 

@@ -17,7 +17,8 @@ from clickhouse_connect.driver.client import Client
 
 from sinks import consumer as loop
 from sinks.clickhouse import returns, writer
-from sinks.clickhouse.connection import ClickHouseUnavailable, connect, parse_dsn
+from sinks.clickhouse.connection import ClickHouseUnavailable, connect
+from sinks.clickhouse.dsn import parse_dsn
 from sinks.clickhouse.migrate import migrate
 from sinks.settings import ClickHouseSettings
 from streams.events import (
