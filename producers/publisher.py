@@ -361,7 +361,7 @@ async def _send_whole(producer: AIOKafkaProducer, records: Iterable[Spooled]) ->
     for (topic, partition), made in batches.items():
         for batch in made:
             future = await producer.send_batch(batch, topic, partition=partition)
-            future.add_done_callback(_retrieve)
+            future.add_done_callback(clients.overlook)
             futures.append(future)
     await asyncio.gather(*futures)
 
@@ -370,9 +370,3 @@ async def _send_whole(producer: AIOKafkaProducer, records: Iterable[Spooled]) ->
 def _partition(key: bytes, count: int) -> int:
     """Which of so many partitions a key belongs to: as every Kafka client has it by default."""
     return int(_by_key(key, range(count), ()))
-
-
-def _retrieve(outcome: asyncio.Future[object]) -> None:
-    """Look at a future's exception, so that asyncio does not call it forgotten."""
-    if not outcome.cancelled():
-        outcome.exception()

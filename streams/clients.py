@@ -11,7 +11,6 @@ aiokafka's own `stop` is made for a broker that answers. Where none does,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from itertools import chain
 from typing import Any, Final
 
@@ -39,7 +38,8 @@ async def stop(client: AIOKafkaConsumer | AIOKafkaProducer, within: float = 3.0)
         stopping.cancel()
         tasks = {stopping, *_give_up(client)}
         await asyncio.wait(tasks, timeout=_NOTICE)
-        _overlook(tasks)
+        for task in tasks:
+            overlook(task)
         _disconnect(client)  # what a task was about to open
     return in_order
 
@@ -67,14 +67,15 @@ def _fail(accumulator: Any) -> None:
     """Fail what a producer has not sent: whoever waits for it hears of it, and nobody need."""
     batches = [*chain.from_iterable(accumulator._batches.values()), *accumulator._pending_batches]
     accumulator.fail_all(KafkaError("given up"))
-    _overlook(future for batch in batches for future in (batch.future, batch._drain_waiter))
+    for batch in batches:
+        overlook(batch.future)
+        overlook(batch._drain_waiter)
 
 
-def _overlook(outcomes: Iterable[asyncio.Future[Any]]) -> None:
-    """Keep asyncio from telling of errors that nobody looked at: these were to end."""
-    for outcome in outcomes:
-        if outcome.done() and not outcome.cancelled():
-            outcome.exception()
+def overlook(outcome: asyncio.Future[Any]) -> None:
+    """Keep asyncio from telling of an error that nobody looks at: of a future that is done, or as its callback."""
+    if outcome.done() and not outcome.cancelled():
+        outcome.exception()
 
 
 def _disconnect(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
