@@ -227,6 +227,19 @@ async def consume(
     await sink.run()
 
 
+class Reasons:
+    """Why a sink is not ready, by the part of it that is not. `ready` is told the first one, or None."""
+
+    def __init__(self, ready: Callable[[str | None], None]) -> None:
+        self._ready = ready
+        self._waits: dict[str, str | None] = {}
+
+    def note(self, **reasons: str | None) -> None:
+        """Note why parts are not ready, or that they are again (None)."""
+        self._waits.update(reasons)
+        self._ready(next((reason for reason in self._waits.values() if reason is not None), None))
+
+
 class _Sink(Generic[Prepared]):
     def __init__(
         self,
@@ -250,8 +263,7 @@ class _Sink(Generic[Prepared]):
         self.batch_rows = batch_rows
         self.batch_seconds = batch_seconds
         self.now = now
-        self._ready = ready
-        self._waits: dict[str, str | None] = {}  # for Kafka, for the store: why not ready
+        self.ready = Reasons(ready).note  # for `kafka` and the `store`: why not
         self.decoders = {topic.name: msgspec.json.Decoder(reduce(or_, topic.records)) for topic in topics}
         self.heard = 0.0  # time.time() of the last moment that Kafka showed itself alive
 
@@ -344,11 +356,6 @@ class _Sink(Generic[Prepared]):
                 yield admin
         finally:
             await admin.close()
-
-    def ready(self, **reasons: str | None) -> None:
-        """Note what is waited for – `kafka`, `store` – and why, or that it is not any more; say the first of them."""
-        self._waits.update(reasons)
-        self._ready(next((reason for reason in self._waits.values() if reason is not None), None))
 
     async def _consume(self, consumer: AIOKafkaConsumer, assignments: _Assignments) -> None:
         placed = _Placed()

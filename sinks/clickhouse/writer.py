@@ -13,7 +13,6 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -25,7 +24,7 @@ from prometheus_client import Counter, Histogram
 
 from streams.topics import BARS, CONDITION_EVENTS, QUOTES, RECOMMENDATIONS, STATUS, STOCKS, TRANSITIONS
 
-from ..consumer import Batch, Received, Refused, Retryable, consume, slices
+from ..consumer import Batch, Reasons, Received, Refused, Retryable, consume, slices
 from ..settings import ClickHouseSettings
 from .connection import REQUEST_SECONDS, connect_async, first_line
 from .dsn import parse_dsn
@@ -84,19 +83,13 @@ async def run(
 
     Raises `HitstreamError` if ClickHouse or Kafka can't be reached at the start; later outages are waited out.
     """
-    reasons: dict[str, str | None] = {}
-
-    def standing(part: str, reason: str | None) -> None:
-        reasons[part] = reason
-        ready(next((reason for reason in reasons.values() if reason is not None), None))
+    reasons = Reasons(ready)
 
     def failing(why: str | None) -> None:
         # Rows go on being stored, of which status and page should not say that everything is fine.
-        reason = why and f"Rows are stored, but what became of hits can't be worked out: {why}"
-        if reason != reasons.get("returns"):
-            standing("returns", reason)
+        reasons.note(returns=why and f"Rows are stored, but what became of hits can't be worked out: {why}")
 
-    standing("rows", f"ClickHouse at {parse_dsn(settings.dsn).address} has not answered yet.")
+    reasons.note(rows=f"ClickHouse at {parse_dsn(settings.dsn).address} has not answered yet.")
     # A batch is tens of thousands of objects that live for a second and are in no cycle. By default the collector walks
     # over all of them again and again: a quarter of this process's time.
     gc.set_threshold(50_000, 20, 20)
@@ -115,7 +108,7 @@ async def run(
             batch_rows=settings.batch_rows,
             batch_seconds=settings.batch_seconds,
             now=now,
-            ready=partial(standing, "rows"),
+            ready=lambda reason: reasons.note(rows=reason),
         )
     finally:
         keeping.cancel()
