@@ -39,7 +39,6 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
 from streams import clients
 from streams.events import HitstreamError, Status, encode
-from streams.tasks import told
 from streams.topics import STATUS
 
 log = structlog.get_logger(__name__)
@@ -184,7 +183,7 @@ class Reporter:
         """Run a role, and say meanwhile how it is, and at the end how it ended. Raises what the role raises."""
         telling = asyncio.create_task(self._tell(), name="status")
         try:
-            await told(role)
+            await role
         except asyncio.CancelledError:
             self._become("stopped", "stopped")
             raise

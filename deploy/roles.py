@@ -93,7 +93,7 @@ def _reported(
 ) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
     """The role's work, with a reporter beside it."""
     if kind is None:
-        yield lambda: role(health.ready)
+        yield lambda: told(role(health.ready))
         return
     clock = clock_of(settings)
     with instance(kind.role, settings.health.instance) as name:
@@ -111,7 +111,7 @@ def _reported(
                 health.ready(reason)
                 reporter.ready(reason)
 
-            await reporter.beside(role(ready))
+            await reporter.beside(told(role(ready)))
 
         yield work
 
@@ -175,7 +175,7 @@ class _Watchdog:
 
 async def _until_signalled(role: Callable[[], Coroutine[Any, Any, None]], watchdog: _Watchdog) -> None:
     loop = asyncio.get_running_loop()
-    task = asyncio.create_task(told(role()), name="role")
+    task = asyncio.create_task(role(), name="role")
 
     def stop() -> None:
         if not task.cancelling():
