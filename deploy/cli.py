@@ -423,7 +423,9 @@ def config(
     settings, sources = load(common.config), origins(common.config)
     filled: frozenset[str] = frozenset()
     if of_up:
-        settings, filled = product.given(settings, common.config)
+        configured = settings
+        settings, filled = product.given(configured, common.config)
+        check(configured)
         sources |= dict.fromkeys(filled, "hitstream up")
     values = settings.model_dump(mode="json")
     values["clickhouse"]["dsn"] = _masked(values["clickhouse"]["dsn"], urlsplit(values["clickhouse"]["dsn"]).password)

@@ -181,7 +181,7 @@ def needed(value: str, key: str, for_example: str) -> str:
         ConfigError: it is not set; the sentence says where to put it.
     """
     if not value:
-        name = f"{PREFIX}{key.upper().replace('.', '__')}"
+        name = variable(*key.split("."))
         raise ConfigError(f"{key} is not set; put it into hitstream.toml or {name} (for example: {for_example}).")
     return value
 
@@ -203,7 +203,7 @@ def origins(config: Path | None = None, environ: Mapping[str, str] | None = None
     names = {name.upper() for name in environ}
     found = {}
     for section, key in _leaves():
-        name = _variable(section, key)
+        name = variable(section, key)
         dotted = f"{section}.{key}" if key else section
         given = values.get(section, {}).get(key) is not None if key else section in values
         if name in names:
@@ -290,7 +290,8 @@ def _leaves() -> Iterator[tuple[str, str]]:
     yield "conditions", ""
 
 
-def _variable(section: str, key: str) -> str:
+def variable(section: str, key: str = "") -> str:
+    """The environment variable of a setting."""
     return f"{PREFIX}{section}__{key}".upper() if key else f"{PREFIX}{section}".upper()
 
 
@@ -303,7 +304,7 @@ def _secret_files(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
     found = {}
     for section, fields in _parts().items():
         for key, field in fields.items():
-            name = f"{_variable(section, key)}_FILE"
+            name = f"{variable(section, key)}_FILE"
             if _is_secret(key, field) and environ.get(name):
                 try:
                     found[section, key] = Path(environ[name]).read_text(encoding="utf-8").strip()
@@ -331,12 +332,12 @@ def _refuse_unknown(values: dict[str, Any], file: Path | None) -> None:
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     secrets = {
-        f"{_variable(section, key)}_FILE"
+        f"{variable(section, key)}_FILE"
         for section, fields in _parts().items()
         for key, field in fields.items()
         if _is_secret(key, field)
     }
-    known = {_variable(section, key) for section, key in _leaves()} | secrets
+    known = {variable(section, key) for section, key in _leaves()} | secrets
     for name in environ:
         # HITSTREAM_TEST_… steers the test suite, not the product.
         if name.upper().startswith(PREFIX) and name.upper() not in known and not name.startswith(f"{PREFIX}TEST_"):

@@ -32,7 +32,7 @@ from streams.events import KST, ConfigError, HitstreamError
 from .checks import check, listeners
 from .clock import Clock
 from .ports import PortTaken
-from .settings import PREFIX, Settings, load
+from .settings import PREFIX, Settings, load, variable
 from .supervisor import NO_ANSWER, Child, RoleFailed
 
 LIVE_REST: Final = "https://api.kiwoom.com"
@@ -120,18 +120,17 @@ def _refuse_without_up(settings: Settings, needs: Sequence[str]) -> None:
         if not getattr(getattr(settings, section), name):
             raise ConfigError(
                 f"`hitstream up`, whose data is in {settings.local.data_dir}, is not running: start it and wait until "
-                f"it says that it runs, or set {key} ({PREFIX}{key.upper().replace('.', '__')})."
+                f"it says that it runs, or set {key} ({variable(section, name)})."
             )
 
 
 def given(settings: Settings, config: Path | None) -> tuple[Settings, frozenset[str]]:
-    """The settings that `up` gives its roles, and the keys of those that are `up`'s own.
+    """The settings that `up` gives its roles, and the keys of those that are `up`'s own. They are not checked.
 
     Raises:
-        ConfigError: `up` would refuse them.
+        ConfigError: something is missing that `up` can't do without.
     """
     plan = _Plan(settings, live=False)
-    check(settings)
     ours = frozenset(name.removeprefix(PREFIX).lower().replace("__", ".") for name in plan.environment)
     return load(config, dict(os.environ) | plan.environment), ours
 
@@ -215,7 +214,7 @@ class _Plan:
             if _taken(host, port):
                 raise PortTaken(
                     f"Port {port}, which {what} needs, is taken by another program; stop that one, or choose another "
-                    f"port with {setting} (HITSTREAM_{setting.upper().replace('.', '__')})."
+                    f"port with {setting} ({variable(*setting.split('.'))})."
                 )
 
     def _set(self, key: str, value: str) -> None:
