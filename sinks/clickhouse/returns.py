@@ -63,7 +63,7 @@ WHERE date BETWEEN {first:Date} AND {last:Date} AND account = '' AND condition =
 """The rows that `stale` and `kept` judge by, for the dates from `first` to `last`."""
 
 REACHED: Final = """
-SELECT max(known) AS reached FROM
+SELECT if(max(known) > toDateTime64(0, 6), max(known), {filled:DateTime64(6, 'UTC')}) AS reached FROM
 (
     SELECT max(received_at) AS known FROM transitions
     WHERE date = {day:Date} AND inserted_at <= {filled:DateTime64(6, 'UTC')}
@@ -77,7 +77,8 @@ SELECT max(known) AS reached FROM
 """
 """How far a fill goes, in the market's time: the last that was heard of `day` when it was `filled` (`moment`).
 
-When it was filled is the server's time, which a simulated market, or one that is played again, knows nothing of.
+When it was filled is the server's time, which a simulated market, or one that is played again, knows nothing of. It is
+told only of a day of which nothing was heard, as one that has nothing but gaps.
 """
 
 # The row of no condition last, in the same block as the others.

@@ -187,7 +187,8 @@ class History:
 
     async def _reached(self, day: date, filled_at: datetime) -> datetime:
         [row] = await self._ask(REACHED, {"day": day, "filled": moment(filled_at)})
-        return row["reached"] if row["reached"] > _NEVER else filled_at
+        reached: datetime = row["reached"]
+        return reached
 
     async def _fared(
         self, view: str, left_out: str, asked: dict[str, Any], cost: float, as_of: datetime | None = None

@@ -240,6 +240,17 @@ async def test_what_is_kept_is_told_alike_and_as_of_when_until_something_comes(
     assert (await asyncio.to_thread(read, filled, MONDAY, while_it_goes_on)).heard_until == told.heard_until
 
 
+async def test_of_a_day_of_which_nothing_was_heard_it_is_told_when_it_was_filled(
+    filled: ClickHouseSettings, kept: AsyncClient
+) -> None:
+    quiet = date(2026, 2, 2)
+    before = datetime.now(KST)
+    await fill(kept, quiet)
+    told = await asyncio.to_thread(read, filled, quiet)
+    assert told.heard_until is not None
+    assert abs(told.heard_until - before) < timedelta(minutes=5), "and not the year 1970"
+
+
 def plain(day: Told) -> dict[str, Any]:
     """Each figure and word of a day, by its place."""
     found: dict[str, Any] = {}
