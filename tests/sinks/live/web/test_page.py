@@ -598,6 +598,28 @@ def test_single_keys_lead_everywhere_and_can_be_switched_off(screen: Screen, sto
     assert page.url.endswith("#/")
 
 
+def test_bars_are_drawn_when_their_minutes_change_and_not_with_every_entry(screen: Screen, story: Story) -> None:
+    """Each change of any condition would else have the bars of all of them drawn, many times a second."""
+    server, page = screen.server, screen.page
+    for condition in (HIGH, DIP):
+        server.feed(story.enter("005930", condition))
+    screen.open("#/conditions")
+    expect(page.locator('[data-testid="conditions-view"] canvas')).to_have_count(2)
+    page.evaluate(SETTLED)
+    page.evaluate(
+        """() => {
+            window.drawn = 0;
+            const clear = CanvasRenderingContext2D.prototype.clearRect;
+            CanvasRenderingContext2D.prototype.clearRect = function (...of) { window.drawn++; clear.apply(this, of); };
+        }"""
+    )
+    entered = page.locator('[data-testid="conditions-view"] li', has_text=HIGH)
+    for number in range(20):
+        server.feed(story.enter(f"1{number:05}"))
+        expect(entered).to_contain_text(str(number + 2))
+    assert page.evaluate("window.drawn") < 10, "each asks for its minutes again only now and then"
+
+
 # --- on a phone -------------------------------------------------------------------------------------------------------
 
 BROKEN = """() => {
