@@ -358,7 +358,7 @@ class Client:
             self._price_told = False
             await self._listen(socket, session, in_hours=in_hours)
         except ConnectionClosed as error:
-            self._lost(session, error)
+            await self._lost(socket, session, error)
         except asyncio.CancelledError:
             await self._leave(socket, session)
             raise
@@ -432,13 +432,22 @@ class Client:
             await self._do(socket, session.clear(now), now)
             await self._listen(socket, session)
         except ConnectionClosed as error:
-            self._lost(session, error)
+            await self._lost(socket, session, error)
         except HitstreamError as error:
             _log.warning("stopped without clearing the conditions", cause=str(error))
 
-    def _lost(self, session: Session, error: ConnectionClosed) -> None:
-        now = self._moment()
-        self._tell(session.closed(_closed_because(error), now), now)
+    async def _lost(self, socket: ClientConnection, session: Session, error: ConnectionClosed) -> None:
+        """Hear what had come before the end, which a request that could not be sent any more must not hide: it may be
+        that another program has taken the app key, and who missed that would come back and throw the other one out."""
+        with suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                while not session.over:
+                    raw = await socket.recv(decode=False)
+                    now = self._moment()
+                    self._tell(session.received(raw, now), now, frame=True)
+        if not session.over:
+            now = self._moment()
+            self._tell(session.closed(_closed_because(error), now), now)
 
     async def _do(self, socket: ClientConnection, actions: list[Action], now: Moment, *, frame: bool = False) -> None:
         """Send what is to be sent, then tell the rest."""

@@ -302,6 +302,7 @@ class Socket:
 
     async def recv(self, *, decode: bool) -> bytes:
         if (text := await self.told.get()) is None:
+            self.told.put_nowait(None)  # once closed, it stays so
             raise ConnectionClosedError(None, None)
         return text.encode()
 
