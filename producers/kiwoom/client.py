@@ -28,6 +28,7 @@ from streams.events import KST, Frame, HitstreamError
 from .. import metrics
 from ..calendar import ALWAYS, Calendar, Rest
 from .errors import Maintenance, TokenRefused, Unreachable
+from .line import closed_because
 from .registrations import MAX_CODES
 from .session import Action, Moment, Over, Send, Session, Timing, Traced, Wanted
 from .token import Tokens
@@ -447,7 +448,7 @@ class Client:
                     self._tell(session.received(raw, now), now, frame=True)
         if not session.over:
             now = self._moment()
-            self._tell(session.closed(_closed_because(error), now), now)
+            self._tell(session.closed(closed_because(error), now), now)
 
     async def _do(self, socket: ClientConnection, actions: list[Action], now: Moment, *, frame: bool = False) -> None:
         """Send what is to be sent, then tell the rest."""
@@ -492,8 +493,3 @@ class Client:
 
 class _Unreachable(HitstreamError):
     """No WebSocket connection could be made."""
-
-
-def _closed_because(error: ConnectionClosed) -> str:
-    close = error.rcvd or error.sent
-    return f"closed by Kiwoom ({close.code} {close.reason})".replace(" )", ")") if close else "the connection broke"
